@@ -1,0 +1,93 @@
+"""Compile the C sources: the only list of compiler flags, per ISA and for the rest.
+
+Used by setup.py, by tests/check/check.py and by the cross builds. Every C file outside ``kernels/<isa>/`` is
+compiled for the baseline of the architecture, so that the result starts on its oldest CPU; an ISA whose flags the
+compiler does not know is left out.
+"""
+
+import os
+import shlex
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parent
+
+# No contraction: a*b+c rounds twice on every ISA. No errno and no traps: lets loops over floats be vectorized.
+FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+         "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+_AVX512 = ["-mavx2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
+
+# isa: (architecture as in the compiler's predefined macros, flags)
+ISA_FLAGS = {
+    "scalar": (None, []),
+    "avx2": ("__x86_64__", ["-mavx2"]),
+    "avxvnni": ("__x86_64__", ["-mavx2", "-mavxvnni"]),
+    "avx512vnni": ("__x86_64__", [*_AVX512, "-mprefer-vector-width=512"]),
+    "neon": ("__aarch64__", ["-march=armv8-a"]),
+    "neon_dotprod": ("__aarch64__", ["-march=armv8.2-a+dotprod"]),
+    "neon_i8mm": ("__aarch64__", ["-march=armv8.2-a+dotprod+i8mm"]),
+}
+
+if os.environ.get("QKERNELS_AVXVNNI_EVEX"):
+    # To test the avxvnni kernels on a CPU that has AVX512-VNNI only: same sources, other encoding of vpdpbusd.
+    ISA_FLAGS["avxvnni"] = ("__x86_64__", ["-mavx2", "-mavx512f", "-mavx512vl", "-mavx512vnni"])
+    FLAGS.append("-DQK_AVXVNNI_EVEX")
+
+
+def _accepts(cc, flags):
+    """Whether the compiler takes these flags."""
+    command = [*cc, *flags, "-Werror", "-x", "c", "-fsyntax-only", "-"]
+    return subprocess.run(command, input=b"int x;", capture_output=True).returncode == 0
+
+
+def _architecture(cc):
+    """The predefined macros of the target, as a set of names."""
+    output = subprocess.run([*cc, "-dM", "-E", "-x", "c", "-"], input=b"", capture_output=True, check=True).stdout
+    return {line.split()[1] for line in output.decode().splitlines() if line.startswith("#define ")}
+
+
+def built_isas(cc):
+    """The ISAs that this compiler can build for its target, in the order of isa.def."""
+    macros = _architecture(cc)
+    return [isa for isa, (arch, flags) in ISA_FLAGS.items()
+            if (arch is None or arch in macros) and _accepts(cc, flags)]
+
+
+def compile_all(cc, out_dir, extra_flags=(), jobs=None):
+    """Compile all C sources to objects.
+
+    Parameters
+    ----------
+    cc : list of str or str
+        The compiler command, with its own flags.
+    out_dir : path
+        Where the objects go.
+    extra_flags : sequence of str
+        Added to every command, after the flags of this file.
+
+    Returns
+    -------
+    list of str
+        The objects.
+    """
+    cc = shlex.split(cc) if isinstance(cc, str) else list(cc)
+    out_dir = Path(out_dir)
+    isas = built_isas(cc)
+    defines = [f"-DQK_BUILT_{isa.upper()}={int(isa in isas)}" for isa in ISA_FLAGS if isa != "scalar"]
+    includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+
+    units = [(source, []) for source in [*sorted(CSRC.glob("*.c")), *sorted(CSRC.glob("ops/*.c"))]]
+    units += [(source, ISA_FLAGS[isa][1]) for isa in isas for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
+
+    def compile_unit(unit):
+        source, isa_flags = unit
+        target = (out_dir / source.relative_to(CSRC)).with_suffix(".o")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [*cc, *FLAGS, *isa_flags, *defines, *includes, *extra_flags, "-c", str(source), "-o", str(target)]
+        subprocess.run(command, check=True)
+        return str(target)
+
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        return list(pool.map(compile_unit, units))

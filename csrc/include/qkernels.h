@@ -1,0 +1,146 @@
+/* qkernels: the public C interface. Everything Python calls is declared here, and nothing else.
+ *
+ * Conventions
+ *  - real = scale * (q - zero_point);  q = saturate(round_half_even(x / scale) + zero_point), in float32.
+ *  - 8-bit and narrower values travel as bytes (uint8_t *) plus a flag `is_signed`.
+ *  - Functions return a qk_status. Shapes, dtypes and overlap are the caller's to check (the Python layer does);
+ *    values inside arrays are checked here: scales, zero points and biases before any work, NaN among the data in
+ *    the pass that reads them (outputs are then unspecified).
+ *  - No function keeps state, except qk_select_isa. All may run on several threads at once.
+ */
+#ifndef QKERNELS_H
+#define QKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum qk_status {
+    QK_OK = 0,
+    QK_NO_MEMORY,
+    QK_TOO_LARGE,       /* a size overflows, or K > 2**23 in a scaled product whose sums exceed 32 bits */
+    QK_NAN,             /* NaN among the values to quantize */
+    QK_NOT_FINITE,      /* NaN or infinity where neither is allowed */
+    QK_OUT_OF_RANGE,    /* a value does not fit the stated number of bits */
+    QK_BAD_SCALE,       /* not finite and greater than 0: affine scale, or GEMM scales */
+    QK_BAD_ROW_SCALES,  /* likewise */
+    QK_BAD_OUT_SCALE,   /* likewise */
+    QK_BAD_BIAS,        /* not finite */
+    QK_BAD_ZERO_POINT,  /* outside the type's range */
+    QK_FOREIGN_LAYOUT,  /* a packed matrix of another ISA's layout */
+    QK_SCALE_OVERFLOW,  /* a product or quotient of scales, or bias / out_scale, is not finite */
+    QK_FIXED_RANGE,     /* fixed-point requantization: the accumulator may not fit 32 bits */
+    QK_FIXED_SCALE      /* fixed-point requantization: scales / out_scale >= 2**30 */
+} qk_status;
+
+/* ------------------------------------------------------------------------------------------------ dispatch */
+
+/* ISA rows in preference order, weakest first (csrc/isa.def). */
+int qk_isa_count(void);
+const char *qk_isa_name(int isa);
+int qk_isa_built(int isa);
+int qk_isa_supported(int isa);
+
+/* Fill the kernel table from every built and supported ISA up to and including `isa`. Not thread-safe
+ * against running operations: called at import and by tests. */
+void qk_select_isa(int isa);
+int qk_selected_isa(void);
+
+/* Kernel slots, and the ISA whose kernel is in each (csrc/kernels.def). */
+int qk_slot_count(void);
+const char *qk_slot_name(int slot);
+int qk_slot_isa(int slot);
+
+/* CPU features that the probe looks for: name of the i-th, NULL past the end; whether this CPU has it. */
+const char *qk_feature_name(int i);
+int qk_feature_present(int i);
+
+/* ----------------------------------------------------------------------------------------------- affine ops */
+
+/* How scales lie over an array seen as [rows][cols], C-contiguous.
+ *   block > 0:  each row is cut into blocks of `block` values (the last may be short); block j of row r
+ *               uses scale number (r % channels) * ceil(cols / block) + j.
+ *   block == 0: column c of every row uses scale number c.
+ * Per tensor: {1, size, size, 1}. Axis of length C before `inner` values: {outer * C, inner, inner, C}.
+ * Last axis: {outer, C, 0, 1}. Groups of g along the last axis: {rows, K, g, rows}. `scales` is how many there are. */
+typedef struct qk_layout {
+    size_t rows, cols, block, channels, scales;
+} qk_layout;
+
+/* An integer type by its range; is_signed tells how bytes are read. */
+typedef struct qk_qtype {
+    int32_t qmin, qmax;
+    int is_signed;
+} qk_qtype;
+
+typedef struct qk_scheme {
+    int symmetric;
+    int full_range; /* symmetric only: spread amax over 2**bits - 1 steps instead of 2**bits - 2 */
+} qk_scheme;
+
+qk_status qk_choose_qparams(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
+                            float *scale, int32_t *zero_point);
+qk_status qk_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
+                      const int32_t *zero_point, uint8_t *q);
+qk_status qk_dequantize(const uint8_t *q, const qk_layout *layout, qk_qtype type, const float *scale,
+                        const int32_t *zero_point, float *x);
+qk_status qk_fake_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
+                           const int32_t *zero_point, float *y);
+/* choose_qparams and quantize in one pass over memory: a block is quantized while it is in cache. */
+qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
+                              uint8_t *q, float *scale, int32_t *zero_point);
+
+/* -------------------------------------------------------------------------------------------------- packing */
+
+/* Rows of n values, one a byte, to rows of ceil(n * bits / 8) bytes and back; bits is 1, 2 or 4. */
+qk_status qk_pack_bits(const uint8_t *q, size_t rows, size_t n, int bits, int is_signed, int high_first,
+                       uint8_t *p);
+void qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
+                         uint8_t *q);
+
+/* --------------------------------------------------------------------------------------------- integer GEMM */
+
+/* A byte matrix [rows][cols] with any strides (in bytes). */
+typedef struct qk_matrix {
+    const uint8_t *data;
+    size_t rows, cols;
+    ptrdiff_t row_stride, col_stride;
+    int is_signed;
+} qk_matrix;
+
+/* Right-hand side B [K][N], packed in the panels of the selected ISA's GEMM kernel. One flat buffer of
+ * qk_packed_b_size bytes, 64-byte aligned: a qk_packed_b header, zero points, column sums, panels. */
+qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes);
+/* zero_point: [N] in the signedness of b, or one value when zero_point_count is 1. */
+qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed);
+/* The original bytes, [K][N] C-contiguous, and the zero points [N]; any ISA's layout. */
+void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
+/* The ISA whose layout `packed` has. */
+int qk_packed_b_isa(const void *packed);
+
+typedef enum qk_output { QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED } qk_output;
+
+typedef struct qk_gemm_args {
+    qk_matrix a;                 /* [M][K] */
+    const int32_t *a_zero_point; /* [M], or one value when a_zero_point_count is 1 */
+    size_t a_zero_point_count;
+    const void *b; /* packed */
+
+    qk_output output;
+    void *out;            /* [M][N], unit column stride */
+    size_t out_row_bytes; /* distance of its rows in bytes */
+
+    const float *scales; /* [N], or one value when scales_count is 1 */
+    size_t scales_count;
+    const float *row_scales;  /* [M] or NULL */
+    const int32_t *bias_s32;  /* [N] or NULL, added to the accumulator */
+    const float *bias_f32;    /* [N] or NULL, added in real units */
+    float clamp_low, clamp_high; /* the activation's bounds in real units; infinities for none */
+
+    float out_scale; /* Q8 outputs */
+    int32_t out_zero_point;
+    qk_qtype out_type;
+} qk_gemm_args;
+
+qk_status qk_int8_gemm(const qk_gemm_args *args);
+
+#endif

@@ -1,0 +1,173 @@
+/* The kernel table: what a kernel of each slot computes and what it may touch.
+ *
+ * Every kernel is stateless, allocates nothing, starts no threads, and reads and writes only the bytes that its
+ * arguments describe. It returns nothing, or a flag that says whether it met a bad value. All kernels of a slot
+ * give the same bytes as the scalar one (tests/check proves it), so a table may mix ISAs freely.
+ */
+#ifndef QK_KERNELS_H
+#define QK_KERNELS_H
+
+#include "qkernels.h"
+
+/* For tile bodies whose sizes are constant parameters: without it a compiler may share one body between sizes and
+ * keep the accumulators in memory. */
+#define QK_INLINE static inline __attribute__((always_inline))
+
+/* ------------------------------------------------------------------------------------- elementwise, float32 */
+
+/* Widen the range(s) to cover x[0..n): one range, or with _cols one for each column. Returns nonzero when x has
+ * a NaN (the ranges are then unspecified). */
+typedef int qk_minmax_f32_type(const float *x, size_t n, float *low, float *high);
+typedef qk_minmax_f32_type qk_minmax_cols_f32_type;
+
+/* q[i] = clamp(round_half_even(x[i] / scale) + zero_point, qmin, qmax), its low byte. scale and zero_point hold
+ * one value, or with _cols n values. Returns nonzero when x has a NaN (q is then unspecified). */
+typedef int qk_quantize_f32_type(const float *x, size_t n, const float *scale, const int32_t *zero_point,
+                                 qk_qtype type, uint8_t *q);
+typedef qk_quantize_f32_type qk_quantize_cols_f32_type;
+
+/* x[i] = float32(q[i] - zero_point) * scale. */
+typedef void qk_dequantize_f32_type(const uint8_t *q, size_t n, const float *scale, const int32_t *zero_point,
+                                    int is_signed, float *x);
+typedef qk_dequantize_f32_type qk_dequantize_cols_f32_type;
+
+/* y[i] = dequantize(quantize(x[i])). Returns nonzero when x has a NaN. */
+typedef int qk_fake_quantize_f32_type(const float *x, size_t n, const float *scale, const int32_t *zero_point,
+                                      qk_qtype type, float *y);
+typedef qk_fake_quantize_f32_type qk_fake_quantize_cols_f32_type;
+
+/* -------------------------------------------------------------------------------------------------- packing */
+
+/* n bytes to ceil(n * bits / 8) bytes. Element i of a byte takes bits [i * bits, (i + 1) * bits), or with
+ * high_first the mirrored place; missing elements of the last byte are zero bits. Returns the or of
+ * (uint8_t)(q[i] + bias), from which the caller sees whether each value fitted. */
+typedef uint8_t qk_pack_type(const uint8_t *q, size_t n, uint8_t bias, int high_first, uint8_t *p);
+typedef qk_pack_type qk_pack_u1_type, qk_pack_u2_type, qk_pack_u4_type;
+
+/* The inverse; with is_signed the top bit of each field is copied upward. */
+typedef void qk_unpack_type(const uint8_t *p, size_t n, int is_signed, int high_first, uint8_t *q);
+typedef qk_unpack_type qk_unpack_u1_type, qk_unpack_u2_type, qk_unpack_u4_type;
+
+/* --------------------------------------------------------------------------------------------- integer GEMM */
+
+/* A register tile and the packers that feed it: the kernel dictates the layout.
+ *
+ * A panel of A is m <= mr rows, [k_steps][m][kr] elements of a_bytes each: exactly m rows, so that a short last
+ * panel costs no wasted multiplies. A panel of B is nr columns, [k_steps][nr][kr] bytes. k_steps = ceil(k / kr);
+ * what lies past k or past the matrix's last column is zero.
+ *
+ *      panel of B, kr = 4, nr = 16:    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
+ *                                      k 4..7 of column 0 | ...
+ */
+typedef const struct qk_gemm_s8 {
+    uint8_t mr, nr, kr;
+    uint8_t a_bytes;            /* size of a packed element of A: 1, or 2 where the ISA multiplies int16 */
+    uint8_t a_signed, b_signed; /* the signedness that run() multiplies; the packers flip bytes to it */
+
+    /* Pack `count` rows of A (columns of B): element (i, k) is src[i * stride + k * k_stride] ^ flip. Writes the
+     * sums over k of the flipped values to sums[0..count) (for B sums[0..nr)) unless sums is NULL. */
+    void (*pack_a)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
+                   void *panel, int32_t *sums);
+    void (*pack_b)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
+                   void *panel, int32_t *sums);
+
+    /* tile[i * nr + j] = sum over k of a[i][k] * b[k][j] modulo 2**32, for i < m (1 <= m <= mr) and all nr
+     * columns. The panel of B starts, and tile lies, at a multiple of 64 bytes or of a step within such a panel; the
+     * panel of A is aligned to kr * a_bytes. */
+    void (*run)(const void *a_panel, const void *b_panel, size_t m, size_t k_steps, int32_t *tile);
+} qk_gemm_s8_type;
+
+/* From a tile of int32 sums to the output. Arrays indexed by column are padded to whole panels. */
+typedef struct qk_store_args {
+    /* The exact accumulator, modulo 2**32:
+     *   acc[m][n] = tile[m][n] + column_term[n] - row_sums[m] * b_zero_point[n] - a_zero_point[m] * column_sums[n]
+     * with row_sums / a_zero_point NULL where that product is zero or already part of column_term. */
+    const int32_t *column_term;
+    const int32_t *b_zero_point;
+    const int32_t *column_sums;
+    /* f32: y = clamp(float32(acc) * mult + bias);  q8: q = round(clamp(float32(acc) * mult + bias)) + zero_point,
+     * mult being mult[n], times row_scales[m] where given. */
+    const float *mult;
+    const float *bias; /* or NULL */
+    float low, high;   /* of y, or of q - zero_point */
+    /* q8_fixed: left and right shifts and a Q31 multiplier a column; see csrc/requant.h. */
+    const int32_t *fixed_mult, *fixed_left, *fixed_right;
+    int32_t fixed_low, fixed_high; /* of q - zero_point */
+    int32_t zero_point;
+} qk_store_args;
+
+/* The m rows of a tile. */
+typedef struct qk_store_rows {
+    const int32_t *row_sums;     /* or NULL */
+    const int32_t *a_zero_point; /* or NULL */
+    const float *row_scales;     /* or NULL */
+} qk_store_rows;
+
+/* Store m rows of n columns, tile rows being ld apart; n is a multiple of QK_STORE_COLUMNS; the first column is
+ * number `column` of the whole product. */
+typedef void qk_store_type(const int32_t *tile, size_t ld, size_t m, size_t n, const qk_store_args *args,
+                           size_t column, const qk_store_rows *rows, void *out, size_t out_row_bytes);
+typedef qk_store_type qk_store_s32_type, qk_store_f32_type, qk_store_q8_type, qk_store_q8_fixed_type;
+
+#if defined(__aarch64__)
+#define QK_STORE_COLUMNS 4
+#else
+#define QK_STORE_COLUMNS 16
+#endif
+
+/* Bounds over all ISAs, for tiles on the stack. */
+enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
+
+/* ---------------------------------------------------------------------------------------------------- table */
+
+#define QK_SLOTS(X)                                                                                          \
+    X(minmax_f32)                                                                                            \
+    X(minmax_cols_f32)                                                                                       \
+    X(quantize_f32)                                                                                          \
+    X(quantize_cols_f32)                                                                                     \
+    X(dequantize_f32)                                                                                        \
+    X(dequantize_cols_f32)                                                                                   \
+    X(fake_quantize_f32)                                                                                     \
+    X(fake_quantize_cols_f32)                                                                                \
+    X(pack_u1)                                                                                               \
+    X(pack_u2)                                                                                               \
+    X(pack_u4)                                                                                               \
+    X(unpack_u1)                                                                                             \
+    X(unpack_u2)                                                                                             \
+    X(unpack_u4)                                                                                             \
+    X(gemm_s8)                                                                                               \
+    X(store_s32)                                                                                             \
+    X(store_f32)                                                                                             \
+    X(store_q8)                                                                                              \
+    X(store_q8_fixed)
+
+enum qk_slot {
+#define X(slot) QK_SLOT_##slot,
+    QK_SLOTS(X)
+#undef X
+    QK_SLOT_COUNT
+};
+
+enum qk_isa {
+#define ISA(name, built, features) QK_ISA_##name,
+#include "isa.def"
+#undef ISA
+    QK_ISA_COUNT
+};
+
+typedef struct qk_kernel_table {
+#define X(slot) qk_##slot##_type *slot;
+    QK_SLOTS(X)
+#undef X
+    int isa_of[QK_SLOT_COUNT];
+} qk_kernel_table;
+
+/* The table in force. */
+extern qk_kernel_table qk_kernels;
+
+/* A row of kernels.def declares a kernel: a function, or a constant descriptor. */
+#define K(slot, isa) extern qk_##slot##_type qk_##slot##_##isa;
+#include "kernels.def"
+#undef K
+
+#endif

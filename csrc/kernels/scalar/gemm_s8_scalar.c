@@ -1,0 +1,38 @@
+/* acc[m][n] += a[m][k] * b[k][n], int8 x int8 -> int32, in plain C: the fallback and the oracle.
+ *
+ * Layout: kr = 1, so a panel of A is [k][m] and one of B is [k][16]. The 4 x 16 tile lets a compiler keep the sums in
+ * vector registers of the baseline ISA. Sums wrap modulo 2**32 (unsigned arithmetic).
+ */
+#include "kernels.h"
+#include "kernels/pack_panel.h"
+
+enum { MR = 4, NR = 16 };
+
+QK_DEFINE_PACKERS(scalar, 1, NR, 1, 1)
+
+static inline void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
+{
+    uint32_t acc[MR][NR] = {{0}};
+    for (size_t k = 0; k < k_steps; k++, a += m, b += NR)
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < NR; j++)
+                acc[i][j] += (uint32_t)((int32_t)a[i] * b[j]);
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < NR; j++)
+            tile[i * NR + j] = (int32_t)acc[i][j];
+}
+
+static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
+{
+    switch (m) {
+    case 1: tile_rows(a, b, 1, k_steps, tile); break;
+    case 2: tile_rows(a, b, 2, k_steps, tile); break;
+    case 3: tile_rows(a, b, 3, k_steps, tile); break;
+    case 4: tile_rows(a, b, 4, k_steps, tile); break;
+    }
+}
+
+qk_gemm_s8_type qk_gemm_s8_scalar = {
+    .mr = MR, .nr = NR, .kr = 1, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
+    .pack_a = scalar_pack_a, .pack_b = scalar_pack_b, .run = run,
+};

@@ -1,0 +1,23 @@
+/* Loops over the registers of a tile, unrolled by the preprocessor: QK_UNROLL4(i, n, body) is body for i = 0 ... n - 1,
+ * n <= 4. Here i is a constant expression, so it may be the lane of an intrinsic; and an array indexed by it becomes
+ * registers in every compiler, whereas a loop with an unroll pragma stays in memory where the compiler unrolls it
+ * after it has split its arrays into registers (clang). Uses may be nested.
+ */
+#ifndef QK_UNROLL_H
+#define QK_UNROLL_H
+
+#define QK_UNROLL_ONE(i, value, n, ...)                                                                      \
+    {                                                                                                        \
+        enum { i = value };                                                                                  \
+        if ((size_t)i < (size_t)(n)) {                                                                       \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+
+#define QK_UNROLL4(i, n, ...)                                                                                \
+    QK_UNROLL_ONE(i, 0, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 1, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 2, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 3, n, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,163 @@
+/* Drivers of the elementwise operations: cut an array into runs that share a scale (or into rows with a scale a
+ * column) and give each run to a kernel. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "requant.h"
+
+static size_t blocks_per_row(const qk_layout *l)
+{
+    return l->block ? (l->cols + l->block - 1) / l->block : 0;
+}
+
+/* One run: n values from `at` on, with scale number `index` (or with _cols numbers index..index + n). */
+typedef struct run {
+    size_t at, n, index;
+} run;
+
+/* Step through the runs of a layout; `state` starts as {0, 0, 0} for the first call. */
+typedef struct runs {
+    size_t row, col;
+} runs;
+
+static int next_run(const qk_layout *l, runs *state, run *r)
+{
+    if (state->row == l->rows || l->cols == 0)
+        return 0;
+    size_t length = l->block ? l->block : l->cols;
+    size_t left = l->cols - state->col;
+    r->at = state->row * l->cols + state->col;
+    r->n = left < length ? left : length;
+    r->index = l->block ? state->row % l->channels * blocks_per_row(l) + state->col / l->block : 0;
+    state->col += r->n;
+    if (state->col == l->cols) {
+        state->col = 0;
+        state->row++;
+    }
+    return 1;
+}
+
+static qk_status check_parameters(const qk_layout *l, qk_qtype type, const float *scale, const int32_t *zero_point)
+{
+    for (size_t i = 0, count = l->scales; i < count; i++) {
+        if (!(scale[i] > 0.0f && scale[i] < INFINITY))
+            return QK_BAD_SCALE;
+        if (zero_point[i] < type.qmin || zero_point[i] > type.qmax)
+            return QK_BAD_ZERO_POINT;
+    }
+    return QK_OK;
+}
+
+/* Scale and zero point for values in [low, high], a range that contains 0 (ONNX DynamicQuantizeLinear; symmetric:
+ * PyTorch's and TFLite's). Float32 throughout. The sign of a zero bound cannot reach the result: it would only show
+ * in low / scale, which is then subtracted from an integer. */
+static void qparams_of_range(float low, float high, qk_qtype type, qk_scheme scheme, float *scale,
+                             int32_t *zero_point)
+{
+    const float smallest_normal = 0x1p-126f; /* below, division by the scale would lose precision or overflow */
+    float steps = (float)(type.qmax - type.qmin);
+    float s;
+    if (scheme.symmetric) {
+        float amax = -low > high ? -low : high;
+        s = amax / (scheme.full_range ? steps / 2 : (steps - 1) / 2);
+        *zero_point = type.is_signed ? 0 : (type.qmax + 1) / 2;
+    } else {
+        s = (high - low) / steps;
+        if (isinf(s))
+            s = high / steps - low / steps;
+    }
+    s = low == 0.0f && high == 0.0f ? 1.0f : s < smallest_normal ? smallest_normal : s;
+    if (!scheme.symmetric)
+        *zero_point =
+            qk_round_s32(qk_clamp_f32((float)type.qmin - low / s, (float)type.qmin, (float)type.qmax));
+    *scale = s;
+}
+
+qk_status qk_choose_qparams(const float *x, const qk_layout *l, qk_qtype type, qk_scheme scheme, float *scale,
+                            int32_t *zero_point)
+{
+    size_t count = l->scales;
+    float *low = calloc(2 * count + 1, sizeof *low), *high = low + count; /* ranges start as [0, 0] */
+    if (!low)
+        return QK_NO_MEMORY;
+    int bad = 0;
+    run r;
+    for (runs state = {0, 0}; next_run(l, &state, &r);)
+        bad |= (l->block ? qk_kernels.minmax_f32 : qk_kernels.minmax_cols_f32)(x + r.at, r.n, low + r.index,
+                                                                              high + r.index);
+    for (size_t i = 0; i < count; i++)
+        bad |= isinf(low[i]) || isinf(high[i]);
+    if (!bad)
+        for (size_t i = 0; i < count; i++)
+            qparams_of_range(low[i], high[i], type, scheme, scale + i, zero_point + i);
+    free(low);
+    return bad ? QK_NOT_FINITE : QK_OK;
+}
+
+static int quantize_run(const float *x, const qk_layout *l, const run *r, qk_qtype type, const float *scale,
+                        const int32_t *zero_point, uint8_t *q)
+{
+    return (l->block ? qk_kernels.quantize_f32 : qk_kernels.quantize_cols_f32)(
+        x + r->at, r->n, scale + r->index, zero_point + r->index, type, q + r->at);
+}
+
+qk_status qk_quantize(const float *x, const qk_layout *l, qk_qtype type, const float *scale,
+                      const int32_t *zero_point, uint8_t *q)
+{
+    qk_status status = check_parameters(l, type, scale, zero_point);
+    int nan = 0;
+    run r;
+    if (status == QK_OK)
+        for (runs state = {0, 0}; next_run(l, &state, &r);)
+            nan |= quantize_run(x, l, &r, type, scale, zero_point, q);
+    return nan ? QK_NAN : status;
+}
+
+qk_status qk_dequantize(const uint8_t *q, const qk_layout *l, qk_qtype type, const float *scale,
+                        const int32_t *zero_point, float *x)
+{
+    qk_status status = check_parameters(l, type, scale, zero_point);
+    run r;
+    if (status == QK_OK)
+        for (runs state = {0, 0}; next_run(l, &state, &r);)
+            (l->block ? qk_kernels.dequantize_f32 : qk_kernels.dequantize_cols_f32)(
+                q + r.at, r.n, scale + r.index, zero_point + r.index, type.is_signed, x + r.at);
+    return status;
+}
+
+qk_status qk_fake_quantize(const float *x, const qk_layout *l, qk_qtype type, const float *scale,
+                           const int32_t *zero_point, float *y)
+{
+    qk_status status = check_parameters(l, type, scale, zero_point);
+    int nan = 0;
+    run r;
+    if (status == QK_OK)
+        for (runs state = {0, 0}; next_run(l, &state, &r);)
+            nan |= (l->block ? qk_kernels.fake_quantize_f32 : qk_kernels.fake_quantize_cols_f32)(
+                x + r.at, r.n, scale + r.index, zero_point + r.index, type, y + r.at);
+    return nan ? QK_NAN : status;
+}
+
+qk_status qk_dynamic_quantize(const float *x, const qk_layout *l, qk_qtype type, qk_scheme scheme, uint8_t *q,
+                              float *scale, int32_t *zero_point)
+{
+    run r;
+    if (!l->block || l->rows != l->channels) { /* a scale's values are scattered: two passes */
+        qk_status status = qk_choose_qparams(x, l, type, scheme, scale, zero_point);
+        if (status == QK_OK)
+            for (runs state = {0, 0}; next_run(l, &state, &r);)
+                quantize_run(x, l, &r, type, scale, zero_point, q);
+        return status;
+    }
+    if (l->cols == 0)
+        return qk_choose_qparams(x, l, type, scheme, scale, zero_point);
+    int bad = 0;
+    for (runs state = {0, 0}; next_run(l, &state, &r);) {
+        float low = 0.0f, high = 0.0f;
+        bad |= qk_kernels.minmax_f32(x + r.at, r.n, &low, &high) || isinf(low) || isinf(high);
+        qparams_of_range(low, high, type, scheme, scale + r.index, zero_point + r.index);
+        quantize_run(x, l, &r, type, scale, zero_point, q);
+    }
+    return bad ? QK_NOT_FINITE : QK_OK;
+}

@@ -1,0 +1,47 @@
+/* The packed right-hand side of a GEMM: one flat, position-independent buffer, so that it can be copied, stored and
+ * mapped from a file.
+ *
+ *      qk_packed_b header | zero_point int32[padded_n] | column_sums int32[padded_n] | panel 0 | panel 1 | ...
+ *
+ * Each part starts at a multiple of 64 bytes. Columns past n are zero everywhere.
+ */
+#ifndef QK_PACKED_B_H
+#define QK_PACKED_B_H
+
+#include "qkernels.h"
+
+typedef struct qk_packed_b {
+    uint64_t k, n, padded_n;
+    uint64_t zero_point, column_sums, panels; /* byte offsets of the parts */
+    uint64_t panel_bytes;                     /* distance of panels: k_steps * nr * kr, rounded up to 64 */
+    uint32_t k_steps;
+    int32_t magnitude;         /* the largest |b - zero_point| that the type and zero points allow */
+    uint8_t isa, nr, kr;       /* layout */
+    uint8_t flip;              /* panels hold byte ^ flip, zero_point is moved likewise */
+    uint8_t is_signed;         /* of the original bytes */
+    uint8_t any_zero_point;    /* some zero_point is not 0 */
+} qk_packed_b;
+
+/* Panels of unflipped or flipped zero points: column_sums[n] = sum over k of (b[k][n] - zero_point[n]). */
+static inline const int32_t *qk_packed_zero_point(const qk_packed_b *b)
+{
+    return (const int32_t *)((const char *)b + b->zero_point);
+}
+
+static inline const int32_t *qk_packed_column_sums(const qk_packed_b *b)
+{
+    return (const int32_t *)((const char *)b + b->column_sums);
+}
+
+static inline const uint8_t *qk_packed_panel(const qk_packed_b *b, size_t panel)
+{
+    return (const uint8_t *)b + b->panels + panel * b->panel_bytes;
+}
+
+/* What xor `flip` does to a zero point: bytes read as unsigned are 128 more than their signed reading. */
+static inline int32_t qk_shift_of_flip(uint8_t flip, int from_signed)
+{
+    return !flip ? 0 : from_signed ? 128 : -128;
+}
+
+#endif

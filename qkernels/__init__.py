@@ -1,0 +1,14 @@
+"""Quantization kernels for CPUs, bit-exact on every processor. See the README for a tour."""
+
+from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
+from .dispatch import cpu_info
+from .gemm import PackedB, int8_gemm, pack_b
+from .packing import pack, unpack
+from .weights import QuantizedWeight, linear, quantize_weight
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
+    "fake_quantize", "int8_gemm", "linear", "pack", "pack_b", "quantize", "quantize_weight", "unpack",
+]

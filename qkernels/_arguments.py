@@ -1,0 +1,173 @@
+"""Checks of arguments, shared by the public functions: arrays in, the right exception out.
+
+Every message starts with the name of the argument and says what it got and what it takes.
+"""
+
+import numpy as np
+
+NO_OVERLAP_WORK = 1000  # bound on the search of np.shares_memory, which is exponential in bad cases
+
+
+class QType:
+    """A quantized type: its name, range and storage dtype."""
+
+    __slots__ = ("name", "qmin", "qmax", "is_signed", "storage")
+
+    def __init__(self, name, qmin, qmax):
+        self.name, self.qmin, self.qmax, self.is_signed = name, qmin, qmax, qmin < 0
+        self.storage = np.dtype(np.int8 if qmin < 0 else np.uint8)
+
+    @property
+    def range(self):
+        """(qmin, qmax, is_signed), as the binding takes it."""
+        return {"qmin": self.qmin, "qmax": self.qmax, "is_signed": self.is_signed}
+
+
+QTYPES = {
+    t.name: t
+    for bits in (8, 4, 2)
+    for t in (QType(f"int{bits}", -(2 ** (bits - 1)), 2 ** (bits - 1) - 1), QType(f"uint{bits}", 0, 2**bits - 1))
+}
+
+
+def qtype(dtype, name="dtype"):
+    """The QType that a dtype argument names: a string, or NumPy's int8 and uint8."""
+    key = dtype
+    if not isinstance(dtype, str):
+        try:
+            key = np.dtype(dtype).name
+        except TypeError:
+            key = None
+        key = key if key in ("int8", "uint8") else None
+    if key not in QTYPES:
+        raise TypeError(f"{name}: got {dtype!r}, takes one of {', '.join(QTYPES)}")
+    return QTYPES[key]
+
+
+def array(x, name):
+    """An ndarray that shares memory with x, from NumPy, DLPack or ``__array__``."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "__dlpack__"):
+        try:
+            return np.from_dlpack(x)
+        except (BufferError, RuntimeError, ValueError, TypeError) as error:
+            if not hasattr(x, "__array__"):
+                raise TypeError(f"{name}: its __dlpack__ does not give a CPU array ({error})") from error
+    if hasattr(x, "__array__"):
+        return np.asarray(x)
+    raise TypeError(f"{name}: got {type(x).__name__}, takes a NumPy array or an object with __dlpack__ or __array__")
+
+
+def float_array(x, name):
+    """A native float32 array. Python floats and lists, which have no dtype of their own, become float32."""
+    if isinstance(x, (float, int, list, tuple)) and not isinstance(x, (bool, np.generic)):
+        try:
+            x = np.asarray(x, np.float32)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}: takes float32 numbers ({error})") from error
+    x = array(x, name)
+    if x.dtype != np.float32 or not x.dtype.isnative:
+        raise TypeError(f"{name}: got dtype {x.dtype.str!r} ({x.dtype}), takes native float32; "
+                        f"convert it by {name}.astype(np.float32)")
+    return x
+
+
+def byte_array(x, name, unsigned_only=False):
+    """An int8 or uint8 array."""
+    x = array(x, name)
+    if x.dtype != np.uint8 and (unsigned_only or x.dtype != np.int8):
+        raise TypeError(f"{name}: got dtype {x.dtype}, takes {'uint8' if unsigned_only else 'int8 or uint8'}")
+    return x
+
+
+def parameter(x, name):
+    """Scales, zero points or a bias as an ndarray, from whatever NumPy or DLPack makes one of."""
+    return array(x, name) if hasattr(x, "__dlpack__") else np.asarray(x)
+
+
+def float_parameter(x, name, shape):
+    """Scales or biases as contiguous float32 of this shape; a scalar stands for all. Rounded to float32 once."""
+    x = parameter(x, name)
+    if not np.issubdtype(x.dtype, np.floating) and not (x.ndim == 0 and x.dtype.kind in "iu"):
+        raise TypeError(f"{name}: got dtype {x.dtype}, takes floating-point numbers")
+    return broadcast(x.astype(np.float32), name, shape)
+
+
+def integer_parameter(x, name, shape):
+    """Zero points as contiguous int32 of this shape; a scalar stands for all."""
+    x = parameter(x, name)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got dtype {x.dtype}, takes integers")
+    if x.size and (x.min() < -(2**31) or x.max() >= 2**31):
+        raise ValueError(f"{name}: must lie in the range of the quantized type everywhere")
+    return broadcast(x.astype(np.int32), name, shape)
+
+
+def broadcast(x, name, shape):
+    """A contiguous array of this shape from one of the same shape or a scalar."""
+    if x.shape == tuple(shape):
+        return np.ascontiguousarray(x).reshape(shape)  # ascontiguousarray makes 0-d arrays 1-d
+    if x.ndim:
+        raise ValueError(f"{name}: got shape {x.shape}, takes a scalar or shape {tuple(shape)}")
+    return np.full(shape, x)
+
+
+def scalar(x, name, low, high):
+    """A Python int or NumPy integer in [low, high]."""
+    value = np.asarray(x)
+    if value.ndim or value.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got {x!r}, takes one integer")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {x!r}, takes {low} to {high}")
+    return int(value)
+
+
+def empty(shape, dtype, name):
+    """np.empty, with a ValueError that names the argument when the size overflows."""
+    count = 1
+    for length in shape:
+        count *= length
+    if count * np.dtype(dtype).itemsize > 2**63 - 1:
+        raise ValueError(f"{name}: a result of shape {tuple(shape)} is too large to address")
+    return np.empty(shape, dtype)
+
+
+class Output:
+    """The `out=` protocol: `.buffer` is what to compute into, `.done()` what to return.
+
+    The buffer is `out` itself where that is contiguous along its last axes, else a temporary that `done` copies.
+    """
+
+    __slots__ = ("out", "buffer")
+
+    def __init__(self, out, shape, dtype, name, *inputs):
+        if out is None:
+            self.out = self.buffer = empty(shape, dtype, name)
+            return
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out: got {type(out).__name__}, takes a NumPy array")
+        if out.dtype != dtype or not out.dtype.isnative:
+            raise TypeError(f"out: got dtype {out.dtype}, takes {np.dtype(dtype)}")
+        if out.shape != tuple(shape):
+            raise ValueError(f"out: got shape {out.shape}, takes {tuple(shape)}")
+        if not out.flags.writeable:
+            raise ValueError("out: is read-only")
+        for other in inputs:
+            if other is not None and overlaps(out, other):
+                raise ValueError("out: shares memory with an input")
+        self.out = out
+        self.buffer = out if out.flags.c_contiguous else np.empty(shape, dtype)
+
+    def done(self):
+        if self.buffer is not self.out:
+            self.out[...] = self.buffer
+        return self.out
+
+
+def overlaps(a, b):
+    """Whether two arrays share memory; yes where finding out would take too long."""
+    try:
+        return np.shares_memory(a, b, max_work=NO_OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True

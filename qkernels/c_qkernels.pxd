@@ -1,0 +1,97 @@
+# csrc/include/qkernels.h, in the same order.
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, uint8_t
+
+cdef extern from "qkernels.h" nogil:
+    ctypedef enum qk_status:
+        QK_OK
+        QK_NO_MEMORY
+        QK_TOO_LARGE
+        QK_NAN
+        QK_NOT_FINITE
+        QK_OUT_OF_RANGE
+        QK_BAD_SCALE
+        QK_BAD_ROW_SCALES
+        QK_BAD_OUT_SCALE
+        QK_BAD_BIAS
+        QK_BAD_ZERO_POINT
+        QK_FOREIGN_LAYOUT
+        QK_SCALE_OVERFLOW
+        QK_FIXED_RANGE
+        QK_FIXED_SCALE
+
+    int qk_isa_count()
+    const char *qk_isa_name(int isa)
+    int qk_isa_built(int isa)
+    int qk_isa_supported(int isa)
+    void qk_select_isa(int isa)
+    int qk_selected_isa()
+    int qk_slot_count()
+    const char *qk_slot_name(int slot)
+    int qk_slot_isa(int slot)
+    const char *qk_feature_name(int i)
+    int qk_feature_present(int i)
+
+    ctypedef struct qk_layout:
+        size_t rows, cols, block, channels, scales
+
+    ctypedef struct qk_qtype:
+        int32_t qmin, qmax
+        int is_signed
+
+    ctypedef struct qk_scheme:
+        int symmetric
+        int full_range
+
+    qk_status qk_choose_qparams(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
+                                float *scale, int32_t *zero_point)
+    qk_status qk_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
+                          const int32_t *zero_point, uint8_t *q)
+    qk_status qk_dequantize(const uint8_t *q, const qk_layout *layout, qk_qtype type, const float *scale,
+                            const int32_t *zero_point, float *x)
+    qk_status qk_fake_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
+                               const int32_t *zero_point, float *y)
+    qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
+                                  uint8_t *q, float *scale, int32_t *zero_point)
+
+    qk_status qk_pack_bits(const uint8_t *q, size_t rows, size_t n, int bits, int is_signed, int high_first,
+                           uint8_t *p)
+    void qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
+                        uint8_t *q)
+
+    ctypedef struct qk_matrix:
+        const uint8_t *data
+        size_t rows, cols
+        ptrdiff_t row_stride, col_stride
+        int is_signed
+
+    qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
+    qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
+    void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
+    int qk_packed_b_isa(const void *packed)
+
+    ctypedef enum qk_output:
+        QK_OUT_S32
+        QK_OUT_F32
+        QK_OUT_Q8
+        QK_OUT_Q8_FIXED
+
+    ctypedef struct qk_gemm_args:
+        qk_matrix a
+        const int32_t *a_zero_point
+        size_t a_zero_point_count
+        const void *b
+        qk_output output
+        void *out
+        size_t out_row_bytes
+        const float *scales
+        size_t scales_count
+        const float *row_scales
+        const int32_t *bias_s32
+        const float *bias_f32
+        float clamp_low, clamp_high
+        float out_scale
+        int32_t out_zero_point
+        qk_qtype out_type
+
+    qk_status qk_int8_gemm(const qk_gemm_args *args)

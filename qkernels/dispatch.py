@@ -1,0 +1,28 @@
+"""What the package found in this machine, and what it chose."""
+
+import platform
+
+from . import _core
+
+
+def cpu_info():
+    """CPU features, ISAs and the kernels in use.
+
+    Returns
+    -------
+    dict
+        arch : str, the machine's architecture;
+        features : list of str, the CPU features found, of those that an ISA asks for;
+        built, supported : list of str, ISAs in this package / usable on this CPU, weakest first;
+        selected : str, the ISA in use (the best supported, or what ``QKERNELS_ISA`` says);
+        kernels : dict of str to str, the ISA whose kernel each slot has.
+    """
+    isas = _core.isas()
+    return {
+        "arch": platform.machine(),
+        "features": [name for name, present in _core.features() if present],
+        "built": [name for name, built, _ in isas if built],
+        "supported": [name for name, _, supported in isas if supported],
+        "selected": _core.selected_isa(),
+        "kernels": _core.kernels(),
+    }

@@ -1,0 +1,31 @@
+"""The NumPy oracle: what every kernel must compute, bit for bit, in the plainest form.
+
+Nothing here is fast, and nothing here calls compiled code of this package. Arguments are trusted;
+the public functions do the checking.
+"""
+
+from .affine import (
+    QParams,
+    choose_qparams,
+    dequantize,
+    dynamic_quantize,
+    fake_quantize,
+    quantize,
+)
+from .gemm import int8_gemm
+from .packing import pack, unpack
+from .weights import linear, quantize_weight_int8
+
+__all__ = [
+    "QParams",
+    "choose_qparams",
+    "dequantize",
+    "dynamic_quantize",
+    "fake_quantize",
+    "int8_gemm",
+    "linear",
+    "pack",
+    "quantize",
+    "quantize_weight_int8",
+    "unpack",
+]

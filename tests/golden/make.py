@@ -1,0 +1,161 @@
+"""Freezes the oracle: writes inputs and outputs of every operation into *.npz beside this file.
+
+Run it only when the contract changes: `python tests/golden/make.py`. Each file has two members:
+`index`, JSON text (function, plain options, and where its arrays are, for each named case), and
+`data`, the bytes of all arrays, each stored once. `load` reads them back.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parent.parent)]
+
+import cases  # noqa: E402
+
+from qkernels import ref  # noqa: E402
+
+DTYPES = ["int8", "uint8", "int4", "uint4", "int2", "uint2"]
+
+
+def outputs(result):
+    """The arrays in what a function returned."""
+    parts = result if isinstance(result, tuple) else (result,)
+    return [np.asarray(part) for part in parts if isinstance(part, (np.ndarray, np.generic))]
+
+
+def affine():
+    edges = np.float32([0.5, 1.5, 2.5, -0.5, -1.5, -0.0, 3e38, -3e38, 1e-45])
+    rows = cases.floats(1, (4, 37), 2.0)
+    for i, dtype in enumerate(DTYPES):
+        unsigned = dtype[0] == "u"
+        for place, where in [("tensor", {}), ("axis", {"axis": 0}), ("group", {"group_size": 16})]:
+            for symmetric in (True, False):
+                choice = {"dtype": dtype, "symmetric": symmetric, **where}
+                name = f"{dtype}-{place}-{'symmetric' if symmetric else 'asymmetric'}"
+                yield f"choose-{name}", "choose_qparams", {"x": rows}, choice
+                if "group_size" not in where:
+                    yield f"dynamic-{name}", "dynamic_quantize", {"x": rows}, choice
+            got = ref.choose_qparams(rows, dtype, symmetric=False, **where)
+            values = {"x": rows, "scale": got.scale, "zero_point": got.zero_point}
+            options = {"dtype": dtype, **where}
+            yield f"quantize-{dtype}-{place}", "quantize", values, options
+            yield f"fake-{dtype}-{place}", "fake_quantize", values, options
+            q = ref.quantize(rows, got.scale, got.zero_point, dtype=dtype, **where)
+            values = {"q": q, "scale": got.scale, "zero_point": got.zero_point}
+            yield f"dequantize-{dtype}-{place}", "dequantize", values, options
+        values = {"x": np.append(edges, np.float32([np.inf, -np.inf])), "scale": np.float32(1)}
+        values["zero_point"] = np.uint8(i % 2 + 1) if unsigned else np.int8(-1)
+        yield f"edges-{dtype}", "quantize", values, {"dtype": dtype}
+        yield f"full-{dtype}", "choose_qparams", {"x": rows}, {"dtype": dtype, "full_range": True}
+
+
+def packing():
+    for bits in (1, 2, 4):
+        for n in (1, 8, 33):
+            for order in ("low_first", "high_first"):
+                q = cases.ints(n, (2, n), 0, 2**bits - 1, np.uint8)
+                s = cases.ints(n, (2, n), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, np.int8)
+                name, options = f"{bits}-{n}-{order}", {"bits": bits, "order": order}
+                yield f"pack-u-{name}", "pack", {"q": q}, options
+                yield f"pack-s-{name}", "pack", {"q": s}, options
+                for signed in (True, False):
+                    p, more = {"p": ref.pack(q, bits, order=order)}, {"length": n, "signed": signed}
+                    yield f"unpack-{signed}-{name}", "unpack", p, {**options, **more}
+
+
+def gemm():
+    for i, (left, right) in enumerate(cases.SIGNS):
+        for m, n, k in [(1, 33, 40), (7, 17, 65), (3, 5, 0)]:
+            a, b = cases.bytes8(i, (m, k), left), cases.bytes8(i + 9, (k, n), right)
+            ab = {"a_q": a, "b_q": b}
+            zeros = {"a_zero_point": cases.bytes8(i + 1, (m,), left)}
+            zeros["b_zero_point"] = cases.bytes8(i + 2, (n,), right)
+            ints = {"bias": cases.ints(i, (n,), -3000, 3000, np.int32)}
+            real = {"bias": cases.floats(i, (n,), 9.0)}
+            by_channel = {"scales": cases.scales(i, (n,), 2e-4)}
+            by_row = {**by_channel, "row_scales": cases.scales(i + 3, (m,), 3.0)}
+            eight = {"out_scale": 0.0625, "out_zero_point": 5, "out_dtype": "int8"}
+            other = {"out_scale": 0.05, "out_zero_point": 99, "out_dtype": "uint8"}
+            fixed = {"requant": "fixed"}
+            name = f"{np.dtype(left)}-{np.dtype(right)}-{m}x{n}x{k}"
+            for what, values, options in [
+                ("int32", ab, {}),
+                ("int32-all", {**ab, **zeros, **ints}, {}),
+                ("float32", {**ab, **zeros, **by_channel}, {}),
+                ("float32-all", {**ab, **zeros, **by_row, **real}, {"activation": "relu"}),
+                ("int8", {**ab, **zeros, **by_channel, **ints}, eight),
+                ("uint8-all", {**ab, **by_row, **real}, {**other, "activation": "relu6"}),
+                ("int8-fixed", {**ab, **zeros, **by_channel, **ints}, {**eight, **fixed}),
+                ("uint8-fixed", {**ab, **by_channel}, {**other, **fixed, "activation": [-1.0, 3.5]}),
+            ]:
+                yield f"{name}-{what}", "int8_gemm", values, options
+
+
+def requant():
+    """The accumulator is the bias: sizes of every order of magnitude, ties, int32 extremes."""
+    acc = np.concatenate([cases.ints(n, (9,), -(4**n), 4**n, np.int32) for n in range(1, 16)])
+    acc = np.append(acc, np.int32([0, 1, -1, 2, -2, 3, -3, 5, -5, 2**31 - 1, -(2**31) + 1]))
+    acc = acc.astype(np.int32)
+    values = {"a_q": np.zeros((1, 0), np.int8), "b_q": np.zeros((0, acc.size), np.int8), "bias": acc}
+    for form in ("float", "fixed"):
+        for dtype, zero in (("int8", -4), ("uint8", 130)):
+            for exponent in (-30, -20, -10, -3, -1, 0, 1, 9, 20):
+                options = {"out_dtype": dtype, "out_zero_point": zero, "requant": form}
+                for j, size in enumerate((1.0, 0.7)):
+                    more = {**values, "scales": np.float32(size * 2.0**exponent)}
+                    name = f"{form}-{dtype}-{exponent}-{j}"
+                    yield name, "int8_gemm", more, {**options, "out_scale": 1.0}
+
+
+def call(module, function, values, options):
+    """Run one case on a module that offers the functions."""
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return outputs(getattr(module, function)(**values, **options))
+
+
+def freeze(family):
+    index, data, places = {}, bytearray(), {}
+
+    def put(array):
+        array = np.asarray(array)
+        content = array.tobytes()
+        if content not in places:
+            places[content] = len(data)
+            data.extend(content)
+        return [array.dtype.name, list(array.shape), places[content]]
+
+    for name, function, values, options in family():
+        given = {key: put(value) for key, value in values.items()}
+        index[name] = [function, options, given, [put(x) for x in call(ref, function, values, options)]]
+    text = np.frombuffer(json.dumps(index).encode(), np.uint8)
+    path = FOLDER / f"{family.__name__}.npz"
+    np.savez_compressed(path, index=text, data=np.frombuffer(bytes(data), np.uint8))
+    return path, len(index)
+
+
+def load(path):
+    """The cases of one file: {name: (function, options, inputs, outputs)}."""
+    with np.load(path) as file:
+        index, data = json.loads(file["index"].tobytes()), file["data"].tobytes()
+
+    def get(dtype, shape, offset):
+        return np.frombuffer(data, dtype, cases.size_of(shape), offset).reshape(shape).copy()
+
+    return {
+        name: (function, options, {k: get(*v) for k, v in given.items()}, [get(*v) for v in got])
+        for name, (function, options, given, got) in index.items()
+    }
+
+
+def main():
+    for family in (affine, packing, gemm, requant):
+        path, count = freeze(family)
+        print(f"{path.name}: {count} cases, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
