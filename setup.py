@@ -19,6 +19,9 @@ class BuildExtension(build_ext):
     def build_extension(self, extension):
         extension.extra_objects = build.compile_all(self.compiler.compiler_so, Path(self.build_temp) / "csrc")
         super().build_extension(extension)
+        # `python -m qkernels` in a checkout imports the package of the current folder: give that one its extension, too.
+        if not self.inplace and not self.editable_mode:
+            self.copy_file(self.get_ext_fullpath(extension.name), str(ROOT / "qkernels"))
 
 
 core = Extension(

@@ -13,6 +13,13 @@
  * keep the accumulators in memory. */
 #define QK_INLINE static inline __attribute__((always_inline))
 
+/* Make the compiler believe that x, a vector in a register, is read and changed here. No instruction comes of it. */
+#if defined(__aarch64__)
+#define QK_OPAQUE(x) __asm__ volatile("" : "+w"(x))
+#else
+#define QK_OPAQUE(x) __asm__ volatile("" : "+v"(x))
+#endif
+
 /* ------------------------------------------------------------------------------------- elementwise, float32 */
 
 /* Widen the range(s) to cover x[0..n): one range, or with _cols one for each column. Returns nonzero when x has
@@ -75,6 +82,10 @@ typedef const struct qk_gemm_s8 {
      * columns. The panel of B starts, and tile lies, at a multiple of 64 bytes or of a step within such a panel; the
      * panel of A is aligned to kr * a_bytes. */
     void (*run)(const void *a_panel, const void *b_panel, size_t m, size_t k_steps, int32_t *tile);
+
+    /* The instructions of run()'s inner loop on registers alone, `rounds` times: the peak that benchmarks compare with.
+     * Returns the number of multiply-adds done. */
+    uint64_t (*peak)(uint64_t rounds);
 } qk_gemm_s8_type;
 
 /* From a tile of int32 sums to the output. Arrays indexed by column are padded to whole panels. */

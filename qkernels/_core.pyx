@@ -5,7 +5,7 @@ Every array argument here is C-contiguous (matrices: any strides) and of the dty
 """
 
 from c_qkernels cimport *
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 cimport numpy as cnp
 
@@ -210,10 +210,18 @@ def int8_gemm(cnp.ndarray a, cnp.ndarray packed_b, cnp.ndarray a_zero_point, int
     args.scales = <const float *>data(scales)
     args.scales_count = 0 if scales is None else scales.shape[0]
     args.row_scales = <const float *>data(row_scales)
-    args.bias_s32 = <const int32_t *>data(bias) if integer_bias else NULL
-    args.bias_f32 = NULL if integer_bias else <const float *>data(bias)
+    args.bias_s32 = <const int32_t *>data(bias if integer_bias else None)
+    args.bias_f32 = <const float *>data(None if integer_bias else bias)
     args.clamp_low, args.clamp_high = clamp_low, clamp_high
     args.out_scale, args.out_zero_point, args.out_type = out_scale, out_zero_point, out_type
     with nogil:
         status = qk_int8_gemm(&args)
     check(status, "a_q", "a_zero_point", "scales")
+
+
+def gemm_peak(uint64_t rounds):
+    """Run the selected GEMM kernel's multiply instructions on registers alone; the multiply-adds done."""
+    cdef uint64_t done
+    with nogil:
+        done = qk_gemm_peak(rounds)
+    return done

@@ -1,6 +1,6 @@
 # csrc/include/qkernels.h, in the same order.
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 cdef extern from "qkernels.h" nogil:
     ctypedef enum qk_status:
@@ -95,3 +95,4 @@ cdef extern from "qkernels.h" nogil:
         qk_qtype out_type
 
     qk_status qk_int8_gemm(const qk_gemm_args *args)
+    uint64_t qk_gemm_peak(uint64_t rounds)

@@ -143,4 +143,7 @@ typedef struct qk_gemm_args {
 
 qk_status qk_int8_gemm(const qk_gemm_args *args);
 
+/* Run the selected kernel's multiply instructions on registers alone; returns the multiply-adds done. */
+uint64_t qk_gemm_peak(uint64_t rounds);
+
 #endif

@@ -16,6 +16,7 @@
 
 #include "kernels.h"
 #include "kernels/pack_panel.h"
+#include "kernels/unroll.h"
 
 enum { NR = 2 * LANES, KR = 4 };
 
@@ -25,45 +26,59 @@ QK_DEFINE_PACKERS(vnni, KR, NR, 0, 1)
 QK_INLINE void add_step(vi (*acc)[2], const uint8_t *a, const int8_t *b, const size_t m)
 {
     vi b0 = vi_load((const int32_t *)b), b1 = vi_load((const int32_t *)b + LANES);
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++) {
+    QK_UNROLL16(i, m, {
         int32_t group;
         memcpy(&group, a + i * KR, sizeof group);
         vi a_broadcast = vi_set1(group);
         acc[i][0] = vi_dpbusd(acc[i][0], a_broadcast, b0);
         acc[i][1] = vi_dpbusd(acc[i][1], a_broadcast, b1);
-    }
+    })
 }
 
-/* m rows; with few of them, `chains` independent sums over interleaved steps hide the latency of vpdpbusd. Every
- * loop over accumulators is unrolled by order: one that is not keeps them all in memory. */
+/* m rows; with few of them, `chains` independent sums over interleaved steps hide the latency of vpdpbusd. */
 QK_INLINE void tile_rows(const uint8_t *a, const int8_t *b, const size_t m, const size_t chains, size_t k_steps,
                          int32_t *tile)
 {
-    vi acc[MR][2];
-#pragma GCC unroll 16
-    for (size_t r = 0; r < m * chains; r++)
-        acc[r][0] = acc[r][1] = vi_set1(0);
+    vi acc[4][16][2]; /* as far as the unrolled loops are written; what exceeds chains and m does not exist */
+    QK_UNROLL4(c, chains, QK_UNROLL16(i, m, acc[c][i][0] = acc[c][i][1] = vi_set1(0);))
 
     size_t step = 0;
-    for (; step + chains <= k_steps; step += chains)
-#pragma GCC unroll 16
-        for (size_t c = 0; c < chains; c++, a += m * KR, b += NR * KR)
-            add_step(acc + c * m, a, b, m);
+    for (; step + chains <= k_steps; step += chains) {
+        QK_UNROLL4(c, chains, add_step(acc[c], a + c * m * KR, b + c * NR * KR, m);)
+        a += chains * m * KR;
+        b += chains * NR * KR;
+    }
+    /* gcc would move the first products of the next loop into this one, and copy every sum once a step for it. */
+    QK_UNROLL4(c, chains, QK_UNROLL16(i, m, { QK_OPAQUE(acc[c][i][0]); QK_OPAQUE(acc[c][i][1]); }))
     if (chains > 1)
         for (; step < k_steps; step++, a += m * KR, b += NR * KR)
-            add_step(acc, a, b, m);
+            add_step(acc[0], a, b, m);
 
-#pragma GCC unroll 16
-    for (size_t r = m; r < m * chains; r++) {
-        acc[r % m][0] = vi_add(acc[r % m][0], acc[r][0]);
-        acc[r % m][1] = vi_add(acc[r % m][1], acc[r][1]);
+    QK_UNROLL4(c, chains, if (c > 0) {
+        QK_UNROLL16(i, m, {
+            acc[0][i][0] = vi_add(acc[0][i][0], acc[c][i][0]);
+            acc[0][i][1] = vi_add(acc[0][i][1], acc[c][i][1]);
+        })
+    })
+    QK_UNROLL16(i, m, {
+        vi_store(tile + i * NR, acc[0][i][0]);
+        vi_store(tile + i * NR + LANES, acc[0][i][1]);
+    })
+}
+
+static uint64_t peak(uint64_t rounds)
+{
+    enum { PARALLEL = 12 }; /* more than latency times ports */
+    vi acc[16], x = vi_set1(0x01010101);
+    QK_UNROLL16(c, PARALLEL, {
+        acc[c] = x;
+        QK_OPAQUE(acc[c]); /* or the compiler would see that all are equal */
+    })
+    for (uint64_t r = 0; r < rounds; r++) {
+        QK_UNROLL16(c, PARALLEL, acc[c] = vi_dpbusd(acc[c], x, x);)
     }
-#pragma GCC unroll 16
-    for (size_t i = 0; i < m; i++) {
-        vi_store(tile + i * NR, acc[i][0]);
-        vi_store(tile + i * NR + LANES, acc[i][1]);
-    }
+    QK_UNROLL16(c, PARALLEL, QK_OPAQUE(acc[c]);)
+    return rounds * PARALLEL * LANES * KR;
 }
 
 /* The descriptor; HEIGHTS(X) lists X(m, chains) for m = 1 .. MR. */
@@ -79,7 +94,7 @@ QK_INLINE void tile_rows(const uint8_t *a, const int8_t *b, const size_t m, cons
     }                                                                                                        \
     qk_gemm_s8_type qk_gemm_s8_##isa = {                                                                     \
         .mr = MR, .nr = NR, .kr = KR, .a_bytes = 1, .a_signed = 0, .b_signed = 1,                            \
-        .pack_a = vnni_pack_a, .pack_b = vnni_pack_b, .run = run,                                            \
+        .pack_a = vnni_pack_a, .pack_b = vnni_pack_b, .run = run, .peak = peak,                                         \
     };
 
 #endif

@@ -1,5 +1,6 @@
 /* Loops over the registers of a tile, unrolled by the preprocessor: QK_UNROLL4(i, n, body) is body for i = 0 ... n - 1,
- * n <= 4. Here i is a constant expression, so it may be the lane of an intrinsic; and an array indexed by it becomes
+ * n <= 4 (8, 16).
+ * Here i is a constant expression, so it may be the lane of an intrinsic; and an array indexed by it becomes
  * registers in every compiler, whereas a loop with an unroll pragma stays in memory where the compiler unrolls it
  * after it has split its arrays into registers (clang). Uses may be nested.
  */
@@ -19,5 +20,23 @@
     QK_UNROLL_ONE(i, 1, n, __VA_ARGS__)                                                                      \
     QK_UNROLL_ONE(i, 2, n, __VA_ARGS__)                                                                      \
     QK_UNROLL_ONE(i, 3, n, __VA_ARGS__)
+
+#define QK_UNROLL8(i, n, ...)                                                                                \
+    QK_UNROLL4(i, n, __VA_ARGS__)                                                                            \
+    QK_UNROLL_ONE(i, 4, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 5, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 6, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 7, n, __VA_ARGS__)
+
+#define QK_UNROLL16(i, n, ...)                                                                               \
+    QK_UNROLL8(i, n, __VA_ARGS__)                                                                            \
+    QK_UNROLL_ONE(i, 8, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 9, n, __VA_ARGS__)                                                                      \
+    QK_UNROLL_ONE(i, 10, n, __VA_ARGS__)                                                                     \
+    QK_UNROLL_ONE(i, 11, n, __VA_ARGS__)                                                                     \
+    QK_UNROLL_ONE(i, 12, n, __VA_ARGS__)                                                                     \
+    QK_UNROLL_ONE(i, 13, n, __VA_ARGS__)                                                                     \
+    QK_UNROLL_ONE(i, 14, n, __VA_ARGS__)                                                                     \
+    QK_UNROLL_ONE(i, 15, n, __VA_ARGS__)
 
 #endif

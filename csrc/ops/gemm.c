@@ -349,3 +349,5 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     free(heap_scratch);
     return status;
 }
+
+uint64_t qk_gemm_peak(uint64_t rounds) { return qk_kernels.gemm_s8->peak(rounds); }

@@ -32,7 +32,20 @@ static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t 
     }
 }
 
+/* Plain C has no instruction of its own: the tile itself, with everything in the L1 cache. */
+static uint64_t peak(uint64_t rounds)
+{
+    enum { K = 256 };
+    int8_t a[K * MR] = {1}, b[K * NR] = {1};
+    int32_t tile[MR * NR];
+    for (uint64_t r = 0; r < rounds; r++) {
+        run(a, b, MR, K, tile);
+        __asm__ volatile("" : : "r"(a), "r"(b), "r"(tile) : "memory"); /* all three may be read and changed here */
+    }
+    return rounds * K * MR * NR;
+}
+
 qk_gemm_s8_type qk_gemm_s8_scalar = {
     .mr = MR, .nr = NR, .kr = 1, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
-    .pack_a = scalar_pack_a, .pack_b = scalar_pack_b, .run = run,
+    .pack_a = scalar_pack_a, .pack_b = scalar_pack_b, .run = run, .peak = peak,
 };
