@@ -63,7 +63,8 @@ def float_array(x, name):
     """A native float32 array. Python floats and lists, which have no dtype of their own, become float32."""
     if isinstance(x, (float, int, list, tuple)) and not isinstance(x, (bool, np.generic)):
         try:
-            x = np.asarray(x, np.float32)
+            with np.errstate(over="ignore"):
+                x = np.asarray(x, np.float32)
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: takes float32 numbers ({error})") from error
     x = array(x, name)
@@ -83,6 +84,8 @@ def byte_array(x, name, unsigned_only=False):
 
 def parameter(x, name):
     """Scales, zero points or a bias as an ndarray, from whatever NumPy or DLPack makes one of."""
+    if isinstance(x, int) and not -(2**63) <= x < 2**63:  # NumPy would make an object array of it
+        raise ValueError(f"{name}: got {x}, which is out of range")
     return array(x, name) if hasattr(x, "__dlpack__") else np.asarray(x)
 
 
@@ -91,7 +94,9 @@ def float_parameter(x, name, shape):
     x = parameter(x, name)
     if not np.issubdtype(x.dtype, np.floating) and not (x.ndim == 0 and x.dtype.kind in "iu"):
         raise TypeError(f"{name}: got dtype {x.dtype}, takes floating-point numbers")
-    return broadcast(x.astype(np.float32), name, shape)
+    with np.errstate(over="ignore"):  # an infinity is refused with the other bad values
+        x = x.astype(np.float32)
+    return broadcast(x, name, shape)
 
 
 def integer_parameter(x, name, shape):
@@ -115,7 +120,7 @@ def broadcast(x, name, shape):
 
 def scalar(x, name, low, high):
     """A Python int or NumPy integer in [low, high]."""
-    value = np.asarray(x)
+    value = parameter(x, name)
     if value.ndim or value.dtype.kind not in "iu":
         raise TypeError(f"{name}: got {x!r}, takes one integer")
     if not low <= value <= high:
@@ -154,7 +159,7 @@ class Output:
         if not out.flags.writeable:
             raise ValueError("out: is read-only")
         for other in inputs:
-            if other is not None and overlaps(out, other):
+            if isinstance(other, np.ndarray) and overlaps(out, other):
                 raise ValueError("out: shares memory with an input")
         self.out = out
         self.buffer = out if out.flags.c_contiguous else np.empty(shape, dtype)

@@ -182,14 +182,14 @@ class _Epilogue:
             row_scales = arguments.float_parameter(row_scales, "row_scales", (m,))
         if bias is not None:
             bias = arguments.parameter(bias, "bias")
+            if bias.dtype != np.int32 and bias.dtype.kind != "f":
+                raise TypeError(f"bias: got dtype {bias.dtype}, takes float32 or int32")
             if bias.shape != (n,):
                 raise ValueError(f"bias: got shape {bias.shape}, takes {(n,)}")
             if bias.dtype == np.int32:
                 bias = arguments.integer_parameter(bias, "bias", (n,))
             elif scales is None:
                 raise ValueError(f"bias: got dtype {bias.dtype}, takes int32 when no scales are given")
-            elif bias.dtype.kind != "f":
-                raise TypeError(f"bias: got dtype {bias.dtype}, takes float32 or int32")
             else:
                 bias = arguments.float_parameter(bias, "bias", (n,))
         low, high = _clamp_bounds(activation)
@@ -312,7 +312,7 @@ def int8_gemm(a_q, b_q, scales=None, *, a_zero_point=0, b_zero_point=0, row_scal
         raise ValueError(f"b_q: leading dimensions {b.shape[:-2]} do not broadcast with a_q's {a.shape[:-2]}") from None
     a_zero_point = _one_or_each(a_zero_point, "a_zero_point", m, arguments.integer_parameter)
     epilogue = _Epilogue(m, n, scales, row_scales, bias, activation, out_dtype, out_scale, out_zero_point, requant)
-    output = arguments.Output(out, (*batch, m, n), epilogue.dtype, "a_q", a, b if b_zero_point is not None else None)
+    output = arguments.Output(out, (*batch, m, n), epilogue.dtype, "a_q", a, b, scales, row_scales, bias)
     result = output.buffer
 
     if b_zero_point is None or b.ndim == 2:

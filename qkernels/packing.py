@@ -9,7 +9,7 @@ ORDERS = ("low_first", "high_first")
 
 
 def _check_format(bits, order):
-    if bits not in (1, 2, 4):
+    if arguments.scalar(bits, "bits", 1, 4) == 3:
         raise ValueError(f"bits: got {bits!r}, takes 1, 2 or 4")
     if order not in ORDERS:
         raise ValueError(f"order: got {order!r}, takes one of {', '.join(ORDERS)}")

@@ -185,7 +185,7 @@ def linear(x, qw, bias=None, *, activations="int8", activation=None, out=None):
         raise NotImplementedError("activations: 'float32' is not implemented yet, takes 'int8'")
     if activations != "int8":
         raise ValueError(f"activations: got {activations!r}, takes 'int8' or 'float32'")
-    output = arguments.Output(out, (*x.shape[:-1], qw.shape[0]), np.float32, "x", x)
+    output = arguments.Output(out, (*x.shape[:-1], qw.shape[0]), np.float32, "x", x, bias)
     rows = x.reshape(x.size // x.shape[-1] if x.shape[-1] else int(np.prod(x.shape[:-1])), x.shape[-1])
     q, row_scales, _ = dynamic_quantize(rows, axis=0, dtype="int8", symmetric=True)
     int8_gemm(q, qw.packed, qw.scales, row_scales=row_scales, bias=bias, activation=activation,

@@ -4,7 +4,9 @@ The numbers come from a counter mixed with integer arithmetic (splitmix64), so t
 same under every NumPy version and on every machine. Golden vectors and hashes rely on that.
 """
 
+import hashlib
 import os
+import pickle
 import re
 import shlex
 import sys
@@ -34,7 +36,9 @@ def size_of(shape):
 def ints(seed, shape, low, high, dtype=np.int64):
     """Integers in [low, high]."""
     span = np.uint64(high - low + 1)
-    return ((words(seed, size_of(shape)) % span).astype(np.int64) + low).astype(dtype).reshape(shape)
+    return (
+        ((words(seed, size_of(shape)) % span).astype(np.int64) + low).astype(dtype).reshape(shape)
+    )
 
 
 def bytes8(seed, shape, dtype):
@@ -78,6 +82,17 @@ def assert_same(got, want, what=""):
         got = np.ascontiguousarray(got).view(np.int32)
         want = np.ascontiguousarray(want).view(np.int32)
     np.testing.assert_array_equal(got, want, err_msg=str(what))
+
+
+_answers = {}
+
+
+def oracle(function, *args, **options):
+    """What a function of qkernels.ref gives; asked once, since each ISA wants the same answer."""
+    key = hashlib.sha1(pickle.dumps((function.__name__, args, options))).digest()
+    if key not in _answers:
+        _answers[key] = function(*args, **options)
+    return _answers[key]
 
 
 def strided(x):

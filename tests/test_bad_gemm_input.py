@@ -1,4 +1,4 @@
-"""Bad arguments of int8_gemm, pack_b, quantize_weight and linear."""
+"""Bad arguments of int8_gemm and pack_b: the right exception, which names the argument."""
 
 import cases
 import numpy as np
@@ -13,8 +13,8 @@ M, N, K = 3, 5, 4
 A, B = cases.bytes8(1, (M, K), np.uint8), cases.bytes8(2, (K, N), np.int8)
 SCALES, ROWS = cases.scales(3, (N,)), cases.scales(4, (M,))
 NOT_BYTES = [
-    A.astype(np.float32), A.astype(np.int16), A.astype(np.int32), A > 0, A.astype(object), None, "a",
-    [[1, 2, 3, 4]], 3, object(), A.astype(">i2"),
+    A.astype(np.float32), A.astype(np.int16), A.astype(np.int32), A > 0, A.astype(object),
+    None, "a", [[1, 2, 3, 4]], 3, object(), A.astype(">i2"),
 ]  # fmt: skip
 NOT_POSITIVE = [0.0, -0.0, -1.0, np.nan, np.inf, -np.inf, 1e60, 1e-60]
 
@@ -23,7 +23,7 @@ def gemm(*args, **options):
     return qkernels.int8_gemm(A, B, *args, **options)
 
 
-@pytest.mark.parametrize("bad", NOT_BYTES, ids=lambda x: getattr(x, "dtype", type(x)).__str__())
+@pytest.mark.parametrize("bad", NOT_BYTES, ids=lambda x: str(getattr(x, "dtype", type(x).__name__)))
 def test_data_of_another_type(bad):
     raises(TypeError, "a_q", qkernels.int8_gemm, bad, B)
     raises(TypeError, "b_q", qkernels.int8_gemm, A, bad)
@@ -43,14 +43,14 @@ def test_shapes():
         raises(ValueError, "b_q", qkernels.pack_b, bad)
 
 
-@pytest.mark.parametrize("bad", NOT_POSITIVE)
-def test_scales_must_be_finite_and_positive(isa, bad):
-    raises(ValueError, "scales", gemm, bad)
-    raises(ValueError, "scales", gemm, np.float64([1, 1, 1, 1, bad]))
-    raises(ValueError, "row_scales", gemm, 1.0, row_scales=np.float64([1, bad, 1]))
-    raises(ValueError, "out_scale", gemm, 1.0, out_scale=bad, out_dtype="int8")
-    raises(ValueError, "out_scale", gemm, 1.0, out_scale=bad, out_dtype="int8", requant="fixed")
-    raises(ValueError, "scales", gemm, bad, out_scale=1.0, out_dtype="uint8", requant="fixed")
+def test_scales_must_be_finite_and_positive(isa):
+    for bad in NOT_POSITIVE:
+        raises(ValueError, "scales", gemm, bad)
+        raises(ValueError, "scales", gemm, np.float64([1, 1, 1, 1, bad]))
+        raises(ValueError, "row_scales", gemm, 1.0, row_scales=np.float64([1, bad, 1]))
+        raises(ValueError, "out_scale", gemm, 1.0, out_scale=bad, out_dtype="int8")
+        raises(ValueError, "out_scale", gemm, 1.0, out_scale=bad, out_dtype="int8", requant="fixed")
+        raises(ValueError, "scales", gemm, bad, out_scale=1.0, out_dtype="uint8", requant="fixed")
 
 
 @pytest.mark.parametrize("bad", ["1", 1j, True, [True] * 5, ["a"] * 5, {}, object()])
@@ -69,7 +69,7 @@ def test_shapes_of_parameters():
         raises(ValueError, "bias", gemm, bias=ones.astype(np.int32))
         raises(ValueError, "b_zero_point", gemm, b_zero_point=ones.astype(np.int8))
         raises(ValueError, "b_zero_point", qkernels.pack_b, B, b_zero_point=ones.astype(np.int8))
-    for shape in ((1,), (M - 1,), (N,), (1, M), (M, 1), (0,)):
+    for shape in ((1,), (M - 1,), (N,), (1, M), (M, N), (0,)):
         ones = np.ones(shape, np.float32)
         raises(ValueError, "row_scales", gemm, 1.0, row_scales=ones)
         raises(ValueError, "a_zero_point", gemm, a_zero_point=ones.astype(np.uint8))
@@ -81,18 +81,42 @@ def test_shapes_of_parameters():
 def test_zero_points(isa):
     for bad in (-1, 256, 2**31, -(2**40), 2**70):
         raises(ValueError, "a_zero_point", gemm, a_zero_point=bad)
-        raises(ValueError, "out_zero_point", gemm, 1.0, out_dtype="uint8", out_scale=1.0, out_zero_point=bad)
+        raises(
+            ValueError,
+            "out_zero_point",
+            gemm,
+            1.0,
+            out_dtype="uint8",
+            out_scale=1.0,
+            out_zero_point=bad,
+        )
     for bad in (-129, 128, 2**31, -(2**40), 2**70):
         raises(ValueError, "b_zero_point", gemm, b_zero_point=bad)
         raises(ValueError, "b_zero_point", qkernels.pack_b, B, b_zero_point=bad)
-        raises(ValueError, "out_zero_point", gemm, 1.0, out_dtype="int8", out_scale=1.0, out_zero_point=bad)
+        raises(
+            ValueError,
+            "out_zero_point",
+            gemm,
+            1.0,
+            out_dtype="int8",
+            out_scale=1.0,
+            out_zero_point=bad,
+        )
     raises(ValueError, "a_zero_point", gemm, a_zero_point=np.array([0, 256, 0]))
     raises(ValueError, "b_zero_point", gemm, b_zero_point=np.array([0, 0, 0, 0, 128]))
     for bad in (1.0, True, "0", None, np.float32(0), 1j):
         raises(TypeError, "a_zero_point", gemm, a_zero_point=bad)
         raises(TypeError, "b_zero_point", gemm, b_zero_point=bad)
         raises(TypeError, "b_zero_point", qkernels.pack_b, B, b_zero_point=bad)
-        raises(TypeError, "out_zero_point", gemm, 1.0, out_dtype="int8", out_scale=1.0, out_zero_point=bad)
+        raises(
+            TypeError,
+            "out_zero_point",
+            gemm,
+            1.0,
+            out_dtype="int8",
+            out_scale=1.0,
+            out_zero_point=bad,
+        )
     # the packed matrix has its own
     packed = qkernels.pack_b(B, b_zero_point=3)
     raises(ValueError, "b_zero_point", qkernels.int8_gemm, A, packed, b_zero_point=3)
@@ -107,9 +131,9 @@ def test_bias(isa):
 
 
 def test_activation():
-    for bad in ("gelu", "", "ReLU", (1.0, 0.0), (0.0, np.nan), (np.nan, 1.0), (1.0,), (0, 1, 2)):
+    for bad in ("gelu", "", "ReLU", (1.0, 0.0), (0.0, np.nan), (np.nan, 1.0)):
         raises(ValueError, "activation", gemm, 1.0, activation=bad)
-    for bad in (6.0, object(), ("a", "b"), (None, 1.0), True):
+    for bad in (6.0, object(), ("a", "b"), (None, 1.0), True, (1.0,), (0, 1, 2)):
         raises((TypeError, ValueError), "activation", gemm, 1.0, activation=bad)
 
 
@@ -153,7 +177,10 @@ def test_fixed_requantization_takes_less(isa):
 
 
 def test_out():
-    for options, good in [({}, np.empty((M, N), np.int32)), ({"scales": 1.0}, np.empty((M, N), np.float32))]:
+    for options, good in [
+        ({}, np.empty((M, N), np.int32)),
+        ({"scales": 1.0}, np.empty((M, N), np.float32)),
+    ]:
         raises(TypeError, "out", gemm, out=good.astype(np.float64), **options)
         raises(TypeError, "out", gemm, out=good.astype(good.dtype.newbyteorder()), **options)
         raises(TypeError, "out", gemm, out=good.tolist(), **options)
@@ -204,38 +231,14 @@ def test_sizes_that_overflow():
     one = np.int8(1)
     tall, wide = np.broadcast_to(one, (2**40, 1)), np.broadcast_to(one, (1, 2**40))
     raises(ValueError, "a_q|b_q", qkernels.int8_gemm, tall, wide)
-    raises(ValueError, "a_q|b_q", qkernels.int8_gemm, np.broadcast_to(one, (2**31, 2**20, 2, 1)),
-           np.broadcast_to(one, (2**31, 1, 1, 2)))  # fmt: skip
+    left, right = np.broadcast_to(one, (2**40, 1, 2, 1)), np.broadcast_to(one, (2**30, 1, 2))
+    raises(ValueError, "a_q|b_q", qkernels.int8_gemm, left, right)
     raises((MemoryError, ValueError), None, qkernels.pack_b, np.broadcast_to(one, (2**30, 2**30)))
     raises(ValueError, "b_q", qkernels.pack_b, np.broadcast_to(one, (2**60, 4)))
-    raises((MemoryError, ValueError), None, qkernels.int8_gemm, tall.T, np.broadcast_to(one, (2**40, 2**20)))
-
-
-def test_weights_and_linear(isa):
-    w, x = cases.floats(1, (N, K)), cases.floats(2, (M, K))
-    qw = qkernels.quantize_weight(w)
-    for bad in (w.astype(np.float64), A, w.astype(w.dtype.newbyteorder()), None, "w"):
-        raises(TypeError, "w", qkernels.quantize_weight, bad)
-        raises(TypeError, "x", qkernels.linear, bad, qw)
-    for bad in (w[0], w[None], w[0, 0, None].reshape(())):
-        raises(ValueError, "w", qkernels.quantize_weight, bad)
-    for bad in (np.nan, np.inf):
-        spoiled = w.copy()
-        spoiled[2, 1] = bad
-        raises(ValueError, "w", qkernels.quantize_weight, spoiled)
-        spoiled = x.copy()
-        spoiled[2, 3] = bad
-        raises(ValueError, "x", qkernels.linear, spoiled, qw)
-    for bad in ("int3", "", None, 8):
-        raises(ValueError, "format", qkernels.quantize_weight, w, bad)
-    raises(TypeError, "qw", qkernels.linear, x, w)
-    raises(ValueError, "x", qkernels.linear, x[:, :3], qw)
-    raises(ValueError, "x", qkernels.linear, x[0, 0, None].reshape(()), qw)
-    raises(ValueError, "bias", qkernels.linear, x, qw, np.ones(N + 1, np.float32))
-    raises(ValueError, "bias", qkernels.linear, x, qw, np.full(N, np.nan, np.float32))
-    raises(ValueError, "activation", qkernels.linear, x, qw, activation="gelu")
-    raises(ValueError, "activations", qkernels.linear, x, qw, activations="int3")
-    raises(ValueError, "out", qkernels.linear, x, qw, out=np.empty((M, N + 1), np.float32))
-    raises(TypeError, "out", qkernels.linear, x, qw, out=np.empty((M, N)))
-    square = cases.floats(3, (4, 4))
-    raises(ValueError, "out", qkernels.linear, square, qkernels.quantize_weight(square), out=square)
+    raises(
+        (MemoryError, ValueError),
+        None,
+        qkernels.int8_gemm,
+        tall.T,
+        np.broadcast_to(one, (2**40, 2**20)),
+    )

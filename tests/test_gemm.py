@@ -34,22 +34,24 @@ def zero_points(shape, types, seed=10):
 
 def check(a, b, *args, **options):
     """int8_gemm equals the oracle, with b as it is and with b packed."""
-    want = ref.int8_gemm(a, b, *args, **options)
+    want = cases.oracle(ref.int8_gemm, a, b, *args, **options)
     got = qkernels.int8_gemm(a, b, *args, **options)
-    assert_same(got, want, options)
+    assert_same(got, want, (a.shape, b.shape, options))
     assert got.flags.c_contiguous
     if b.ndim == 2:
         packed = qkernels.pack_b(b, b_zero_point=options.pop("b_zero_point", 0))
-        assert_same(qkernels.int8_gemm(a, packed, *args, **options), want, ("packed", options))
+        assert_same(
+            qkernels.int8_gemm(a, packed, *args, **options), want, ("packed", a.shape, b.shape)
+        )
     return got
 
 
 @BY_TYPES
-@pytest.mark.parametrize("shape", SHAPES + EMPTY, ids=str)
-def test_shapes(isa, shape, types):
-    a, b = operands(shape, types)
-    check(a, b)
-    check(a, b, **zero_points(shape, types))
+def test_shapes(isa, types):
+    for shape in SHAPES + EMPTY:
+        a, b = operands(shape, types)
+        check(a, b)
+        check(a, b, **zero_points(shape, types))
 
 
 @BY_TYPES
@@ -61,22 +63,25 @@ def test_scalar_zero_points(isa, types):
 
 
 @BY_TYPES
-@pytest.mark.parametrize("k", [2, 31, 64, 515])
-def test_extreme_patterns(isa, types, k):
+def test_extreme_patterns(isa, types):
     """u8 255 against s8 -128 and 127 in pairs is where 16-bit sums would saturate."""
-    for a in cases.extremes((3, k), types[0]).values():
-        for b_rows in cases.extremes((18, k), types[1]).values():
-            b = np.ascontiguousarray(b_rows.T)
-            check(a, b)
-            check(a, b, a_zero_point=cases.LIMITS[types[0]][1], b_zero_point=cases.LIMITS[types[1]][0])
+    zeros = {"a_zero_point": cases.LIMITS[types[0]][1], "b_zero_point": cases.LIMITS[types[1]][0]}
+    for k in (2, 31, 64, 515):
+        for a in cases.extremes((3, k), types[0]).values():
+            for b_rows in cases.extremes((18, k), types[1]).values():
+                b = np.ascontiguousarray(b_rows.T)
+                check(a, b)
+                check(a, b, **zeros)
 
 
 @BY_TYPES
-@pytest.mark.parametrize("k", [33024, 33025, 33026, 66051, 131_073, 200_000])
+@pytest.mark.parametrize("k", [33025, 33026, 131_075])
 def test_k_beyond_int32(isa, types, k):
     """Around 2**31 / 255**2 and beyond it: int32 wraps as NumPy's, a scaled result is exact."""
     a = np.stack([cases.extremes((k,), types[0])[p] for p in ("high", "low")])
-    b = np.stack([cases.extremes((k,), types[1])[p] for p in ("high", "low", "alternating")], axis=1)
+    b = np.stack(
+        [cases.extremes((k,), types[1])[p] for p in ("high", "low", "alternating")], axis=1
+    )
     zeros = {"a_zero_point": cases.LIMITS[types[0]][0], "b_zero_point": cases.LIMITS[types[1]][0]}
     got = check(a, b, **zeros)
     want = (k * 255 * 255 + 2**31) % 2**32 - 2**31  # all high against all high
@@ -87,14 +92,21 @@ def test_k_beyond_int32(isa, types, k):
 
 
 def test_long_k_with_zero_points_per_row_and_column(isa):
-    shape = (2, 3, 140_001)
+    shape = (2, 3, 200_001)
     a, b = operands(shape, (np.uint8, np.int8))
     zeros = {"a_zero_point": np.uint8([0, 255]), "b_zero_point": np.int8([-128, 127, 5])}
     check(a, b, **zeros)
-    check(a, b, 0.01, row_scales=np.float32([0.3, 3]), bias=np.int32([2**31 - 1, -(2**31), 0]), **zeros)
+    check(
+        a,
+        b,
+        0.01,
+        row_scales=np.float32([0.3, 3]),
+        bias=np.int32([2**31 - 1, -(2**31), 0]),
+        **zeros,
+    )
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 35, 40), (7, 33, 19), (14, 66, 65), (4, 5, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 35, 40), (14, 66, 65), (4, 5, 0)], ids=str)
 def test_float_output(isa, shape):
     m, n, _ = shape
     types = (np.uint8, np.int8)
@@ -102,19 +114,23 @@ def test_float_output(isa, shape):
     zeros = zero_points(shape, types)
     for scales in (0.01, np.float32(3e-4), cases.scales(3, (n,))):
         for rows in (None, cases.scales(4, (m,), 5.0)):
-            for bias in (None, cases.floats(5, (n,), 30.0), cases.ints(6, (n,), -9999, 9999, np.int32)):
-                check(a, b, scales, row_scales=rows, bias=bias, **zeros)
-                check(a, b, scales, row_scales=rows, bias=bias, out_dtype=np.float32, activation="relu")
+            for bias in (
+                None,
+                cases.floats(5, (n,), 30.0),
+                cases.ints(6, (n,), -9999, 9999, np.int32),
+            ):
+                check(a, b, scales, row_scales=rows, bias=bias, activation="relu", **zeros)
+        check(a, b, scales, out_dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    "activation", ["relu", "relu6", (-1.5, 2.5), (-np.inf, 0), (0, np.inf), (1.0, 1.0), (-1e-3, 1e38)]
-)
-def test_activation_of_float_output(isa, activation):
+def test_activation_of_float_output(isa):
     a, b = operands((5, 37, 24), (np.int8, np.int8))
-    bias = cases.floats(5, (37,), 4.0)
-    check(a, b, 3e-4, bias=bias, activation=activation)
-    check(a, b, cases.scales(1, (37,), 3e-4), bias=bias, activation=activation)
+    bias, scales = cases.floats(5, (37,), 4.0), cases.scales(1, (37,), 3e-4)
+    names = ["relu", "relu6", (-1.5, 2.5), (-np.inf, 0), (0, np.inf), (1.0, 1.0), (-1e-3, 1e38)]
+    for activation in names:
+        y = check(a, b, scales, bias=bias, activation=activation)
+        low, high = {"relu": (0, np.inf), "relu6": (0, 6)}.get(activation, activation)
+        assert y.min() >= np.float32(low) and y.max() <= np.float32(high)
 
 
 def test_float_output_has_no_fused_multiply_add(isa):
@@ -143,7 +159,7 @@ def test_int32_bias_wraps(isa, types):
 
 def test_random_calls(isa):
     """Everything at once, at random."""
-    for seed in range(25):
+    for seed in range(30):
         pick = cases.ints(seed, (12,), 0, 2**20).tolist()
         types = cases.SIGNS[pick[0] % 4]
         shape = (1 + pick[1] % 20, 1 + pick[2] % 70, pick[3] % 140)
@@ -151,7 +167,11 @@ def test_random_calls(isa):
         a, b = operands(shape, types, seed)
         options = zero_points(shape, types, seed) if pick[4] % 2 else {}
         options["row_scales"] = cases.scales(seed, (m,), 2.0) if pick[5] % 2 else None
-        biases = [None, cases.floats(seed, (n,), 50.0), cases.ints(seed, (n,), -9999, 9999, np.int32)]
+        biases = [
+            None,
+            cases.floats(seed, (n,), 50.0),
+            cases.ints(seed, (n,), -9999, 9999, np.int32),
+        ]
         options["bias"] = biases[pick[6] % 3]
         options["activation"] = [None, "relu", "relu6", (-3, 7.5)][pick[7] % 4]
         options["out_dtype"] = [None, "float32", "int8", "uint8"][pick[8] % 4]

@@ -1,5 +1,6 @@
 """int8_gemm and pack_b: batches, strides, `out`, foreign tensors, PackedB."""
 
+import itertools
 import pickle
 
 import cases
@@ -10,7 +11,7 @@ from cases import assert_same
 import qkernels
 from qkernels import ref
 
-LAYOUTS = ["fortran", "sliced", "backward", "unaligned", "read-only"]
+LAYOUTS = ["fortran", "sliced", "backward", "unaligned"]
 BATCHES = [
     ((2,), (2,)), ((2,), ()), ((), (3,)), ((2, 1), (3,)), ((1, 3), (2, 1)), ((4, 1, 2), (3, 1)),
     ((0,), (1,)), ((2,), (1,)), ((2, 0), ()),
@@ -21,9 +22,8 @@ def operands(m, n, k, left=(), right=()):
     return cases.bytes8(1, left + (m, k), np.uint8), cases.bytes8(2, right + (k, n), np.int8)
 
 
-@pytest.mark.parametrize("left, right", BATCHES)
-def test_batches_broadcast_as_in_matmul(isa, left, right):
-    for m, n, k in [(1, 5, 9), (5, 18, 33)]:
+def test_batches_broadcast_as_in_matmul(isa):
+    for (left, right), (m, n, k) in itertools.product(BATCHES, [(1, 5, 9), (5, 18, 33)]):
         a, b = operands(m, n, k, left, right)
         zeros = {"a_zero_point": cases.bytes8(3, (m,), np.uint8), "b_zero_point": -3}
         got = qkernels.int8_gemm(a, b, **zeros)
@@ -41,15 +41,16 @@ def test_batches_broadcast_as_in_matmul(isa, left, right):
                         ref.int8_gemm(a, b, a_zero_point=3))  # fmt: skip
 
 
-@pytest.mark.parametrize("b_layout", LAYOUTS)
-@pytest.mark.parametrize("a_layout", LAYOUTS)
-def test_strides(isa, a_layout, b_layout):
+def test_strides(isa):
     for m, n, k in [(1, 19, 35), (6, 18, 37)]:
         a, b = operands(m, n, k)
         want = ref.int8_gemm(a, b, a_zero_point=7)
-        a_view, b_view = cases.strided(a)[a_layout], cases.strided(b)[b_layout]
-        assert_same(qkernels.int8_gemm(a_view, b_view, a_zero_point=7), want)
-        assert_same(qkernels.int8_gemm(a_view, qkernels.pack_b(b_view), a_zero_point=7), want)
+        for (left, a_view), (right, b_view) in itertools.product(
+            cases.strided(a).items(), cases.strided(b).items()
+        ):
+            assert_same(qkernels.int8_gemm(a_view, b_view, a_zero_point=7), want, (left, right))
+            packed = qkernels.pack_b(b_view)
+            assert_same(qkernels.int8_gemm(a_view, packed, a_zero_point=7), want, (left, right))
 
 
 def test_broadcast_and_transposed_views(isa):
@@ -68,10 +69,10 @@ def test_broadcast_and_transposed_views(isa):
     assert_same(qkernels.int8_gemm(a, b, scales, **twice), ref.int8_gemm(a, b, scales, **twice))
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "read-only"])
 @pytest.mark.parametrize("dtype", ["int32", "float32", "int8", "uint8"])
-def test_out(isa, dtype, layout):
-    for m, n, k in [(1, 19, 35), (7, 34, 20), (3, 5, 0), (0, 4, 3)]:
+def test_out(isa, dtype):
+    sizes = [(1, 19, 35), (7, 34, 20), (3, 5, 0), (0, 4, 3)]
+    for layout, (m, n, k) in itertools.product(LAYOUTS, sizes):
         a, b = operands(m, n, k)
         if dtype == "int32":
             options = {"bias": cases.ints(3, (n,), -99, 99, np.int32)}
@@ -142,9 +143,13 @@ def test_foreign_tensors(isa, wrap):
                 ref.linear(x, *ref.quantize_weight_int8(x)))  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
-@pytest.mark.parametrize("k, n", [(1, 1), (9, 17), (64, 16), (65, 33), (200, 70), (0, 5), (5, 0), (0, 0)])
-def test_packed_b(isa, k, n, dtype):
+def test_packed_b(isa):
+    sizes = [(1, 1), (9, 17), (64, 16), (65, 33), (200, 70), (0, 5), (5, 0), (0, 0)]
+    for (k, n), dtype in itertools.product(sizes, [np.int8, np.uint8]):
+        packed_b(k, n, dtype)
+
+
+def packed_b(k, n, dtype):
     b, zeros = cases.bytes8(1, (k, n), dtype), cases.bytes8(2, (n,), dtype)
     a = cases.bytes8(3, (4, k), np.int8)
     want = ref.int8_gemm(a, b, b_zero_point=zeros)

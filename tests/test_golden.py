@@ -1,4 +1,4 @@
-"""Frozen vectors: what every operation gave when the contract was written, on every ISA for ever."""
+"""Frozen vectors: what every operation gave when the contract was written."""
 
 import pathlib
 import runpy

@@ -1,6 +1,6 @@
 """One number for int8_gemm and requantization: the same bytes on every ISA and architecture.
 
-The digests below are frozen. The oracle reproduces them, and so must each kernel, on x86 and on Arm.
+The digests are frozen. The oracle reproduces them, and so must each kernel, on x86 and on Arm.
 """
 
 import hashlib
@@ -57,7 +57,10 @@ def calls(kind):
             yield (a, b, scales), {**options, "activation": (-1.0, 4.0)}
             if kind == "float":
                 rows = cases.scales(seed, (m,), 2.0)
-                yield (a, b, 2e-4), {**options, "row_scales": rows, "bias": cases.floats(seed, (n,))}
+                yield (
+                    (a, b, 2e-4),
+                    {**options, "row_scales": rows, "bias": cases.floats(seed, (n,))},
+                )
 
 
 def requantizations(kind):

@@ -1,4 +1,4 @@
-"""The oracle against truths that were reached by other means: published examples, fractions, ints."""
+"""The oracle against truths that were reached by other means: examples, fractions, ints."""
 
 import math
 from fractions import Fraction
@@ -78,7 +78,9 @@ def test_quantize_against_fractions(dtype):
     for scale in np.float32([0.1, 1.0, 0.0235, 3.0]):
         for zero in (low, low + 1, high):
             want = [
-                clamp(round(nearest32(Fraction(float(v)) / Fraction(float(scale)))) + zero, low, high)
+                clamp(
+                    round(nearest32(Fraction(float(v)) / Fraction(float(scale)))) + zero, low, high
+                )
                 for v in x
             ]
             got = ref.quantize(x, scale, zero, dtype=dtype)
@@ -107,7 +109,9 @@ def test_choose_qparams_by_hand():
     want = np.float32([[2, 0.5], [7, 7], [3, 2]]) / np.float32(7)
     cases.assert_same(got.scale, want)
     assert ref.choose_qparams(x, "uint8").zero_point == 128
-    assert ref.choose_qparams(x, np.int8, full_range=True).scale == np.float32(3) / np.float32(127.5)
+    assert ref.choose_qparams(x, np.int8, full_range=True).scale == np.float32(3) / np.float32(
+        127.5
+    )
     assert ref.choose_qparams(np.float32([]), "int8", symmetric=False).zero_point == -128
     assert ref.choose_qparams(np.float32([1e-44])).scale == np.float32(2.0**-126)
     huge = ref.choose_qparams(np.float32([-3e38, 3e38]), "uint8", symmetric=False)
@@ -174,8 +178,9 @@ def test_float_requantization_against_fractions(out_zero):
         np.zeros((1, 0), np.int8), np.zeros((0, len(acc)), np.int8), scale, bias=np.int32(acc),
         out_dtype="int8", out_scale=out_scale, out_zero_point=out_zero, activation="relu6",
     )  # fmt: skip
-    want = [clamp(round(nearest32(nearest32(Fraction(v)) * mult)) + out_zero, low, high) for v in acc]
-    # nearest32 knows no float64 shortcut: int -> float32 is rounded from the exact integer
+    want = [
+        clamp(round(nearest32(nearest32(Fraction(v)) * mult)) + out_zero, low, high) for v in acc
+    ]
     assert got[0].tolist() == want
 
 

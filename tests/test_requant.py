@@ -3,6 +3,8 @@
 With a and b zero the accumulator is the int32 bias itself, so any accumulator can be asked for.
 """
 
+import itertools
+
 import cases
 import numpy as np
 import pytest
@@ -22,12 +24,15 @@ def requantize(acc, scales, out_scale, k=0, **options):
     a, b = np.zeros((1, k), np.int8), np.zeros((k, acc.size), np.int8)
     options.setdefault("out_dtype", "int8")
     got = qkernels.int8_gemm(a, b, scales, bias=acc, out_scale=out_scale, **options)
-    assert_same(got, ref.int8_gemm(a, b, scales, bias=acc, out_scale=out_scale, **options), options)
+    want = cases.oracle(ref.int8_gemm, a, b, scales, bias=acc, out_scale=out_scale, **options)
+    assert_same(got, want, options)
     return got[0]
 
 
 def accumulators():
-    edges = np.array([0, 1, 2, 3, 2**23, 2**24, 2**24 + 1, 2**30, 2**31 - 129, LARGEST - 64, LARGEST])
+    edges = np.array(
+        [0, 1, 2, 3, 2**23, 2**24, 2**24 + 1, 2**30, 2**31 - 129, LARGEST - 64, LARGEST]
+    )
     spread = [cases.ints(n, (60,), -(4**n), 4**n) for n in range(2, 16)]
     return np.concatenate([edges, -edges] + spread).astype(np.int32)
 
@@ -37,7 +42,7 @@ def accumulators():
 def test_every_size_of_scale(isa, form, dtype):
     acc = accumulators()
     zero = 3 if dtype == "int8" else 131
-    for exponent in range(-40, 30, 3):
+    for exponent in range(-40, 30, 4):
         scale = np.float32(0.7 * 2.0**exponent)
         options = {"out_dtype": dtype, "out_zero_point": zero, "requant": form}
         requantize(acc, scale, 0.9, **options)
@@ -75,16 +80,21 @@ def test_saturation_and_zero_points(isa, form, dtype):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", OUT)
-@pytest.mark.parametrize(
-    "activation",
-    [None, "relu", "relu6", (-1.5, 2.25), (0.25, 0.75), (-np.inf, 1.0), (0, np.inf), (-1e30, 1e30),
-     (5.0, 9.0), (1.0, 1.0)],
-)  # fmt: skip
-def test_activation(isa, form, dtype, activation):
+def test_activation(isa, form, dtype):
     acc = np.arange(-400, 400, 3)
-    for zero in (cases.LIMITS[np.dtype(dtype).type][0], 100):
-        options = {"out_dtype": dtype, "out_zero_point": zero, "requant": form}
-        requantize(acc, 0.02, 0.05, activation=activation, **options)
+    bounds = [
+        (-1.5, 2.25),
+        (0.25, 0.75),
+        (-np.inf, 1.0),
+        (0, np.inf),
+        (-1e30, 1e30),
+        (5.0, 9.0),
+        (1, 1),
+    ]
+    for activation in [None, "relu", "relu6", *bounds]:
+        for zero in (cases.LIMITS[np.dtype(dtype).type][0], 100):
+            options = {"out_dtype": dtype, "out_zero_point": zero, "requant": form}
+            requantize(acc, 0.02, 0.05, activation=activation, **options)
 
 
 def test_float_bias_and_row_scales(isa):
@@ -100,7 +110,7 @@ def test_float_bias_and_row_scales(isa):
                         "a_zero_point": 99, "activation": (-20.0, 30.0),
                     }  # fmt: skip
                     got = qkernels.int8_gemm(a, b, scales, **options)
-                    assert_same(got, ref.int8_gemm(a, b, scales, **options), options)
+                    assert_same(got, cases.oracle(ref.int8_gemm, a, b, scales, **options), options)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -118,9 +128,14 @@ def test_after_a_real_product(isa, types, form):
         assert_same(got, ref.int8_gemm(a, b, scales, **options), (m, n, k))
 
 
-def test_fixed_vanishing_multiplier(isa):
-    got = requantize([LARGEST, -LARGEST, 5], 2.0**-60, 1.0, requant="fixed", out_zero_point=-7)
-    assert got.tolist() == [-7, -7, -7]
+def test_fixed_smallest_multipliers(isa):
+    """A multiplier of 2**-32 is the smallest that TFLite keeps; below, everything becomes 0."""
+    acc = [LARGEST, -LARGEST, 2**30, -(2**30), 2**30 - 1, 5]
+    for exponent, fraction in itertools.product((-30, -31, -32, -33, -60), (0.5, 0.6, 0.9)):
+        requantize(acc, fraction * 2.0**exponent, 1.0, requant="fixed", out_zero_point=-7)
+    kept = requantize(acc, 0.9 * 2.0**-31, 1.0, requant="fixed", out_zero_point=-7)
+    gone = requantize(acc, 0.9 * 2.0**-32, 1.0, requant="fixed", out_zero_point=-7)
+    assert kept.tolist()[:2] == [-6, -8] and gone.tolist() == [-7] * 6
 
 
 def test_k_beyond_int32_is_rounded_once(isa):

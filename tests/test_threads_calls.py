@@ -20,7 +20,9 @@ def jobs():
         lambda: qkernels.int8_gemm(a, packed, a_zero_point=200),
         lambda: qkernels.int8_gemm(a[:1], packed, scales, activation="relu"),
         lambda: qkernels.int8_gemm(a, packed, scales, out_dtype="int8", out_scale=3.0),
-        lambda: qkernels.int8_gemm(a, packed, scales, out_dtype="uint8", out_scale=3.0, requant="fixed"),
+        lambda: qkernels.int8_gemm(
+            a, packed, scales, out_dtype="uint8", out_scale=3.0, requant="fixed"
+        ),
         lambda: qkernels.quantize(x, 0.01),
         lambda: qkernels.fake_quantize(x, 0.01, 3),
         lambda: qkernels.dynamic_quantize(x, axis=0)[0],

@@ -55,8 +55,17 @@ def channels(x, axis, group_size):
     return x.reshape(x.size)
 
 
-def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=True,
-                   full_range=False, method="minmax", percentile=None):
+def choose_qparams(
+    x,
+    dtype="int8",
+    *,
+    axis=None,
+    group_size=None,
+    symmetric=True,
+    full_range=False,
+    method="minmax",
+    percentile=None,
+):
     """Scale and zero point from the smallest and largest value of each channel."""
     if method != "minmax" or percentile is not None:
         raise NotImplementedError(f"method: the oracle knows only 'minmax', got {method!r}")

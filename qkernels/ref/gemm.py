@@ -7,9 +7,21 @@ from .requant import output_bounds, requantize_fixed, requantize_float
 ACTIVATIONS = {None: None, "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
-def int8_gemm(a_q, b_q, scales=None, *, a_zero_point=0, b_zero_point=0, row_scales=None,
-              bias=None, activation=None, out_dtype=None, out_scale=None, out_zero_point=0,
-              requant="float"):
+def int8_gemm(
+    a_q,
+    b_q,
+    scales=None,
+    *,
+    a_zero_point=0,
+    b_zero_point=0,
+    row_scales=None,
+    bias=None,
+    activation=None,
+    out_dtype=None,
+    out_scale=None,
+    out_zero_point=0,
+    requant="float",
+):
     """acc[m, n] = sum_k (a - a_zp)(b - b_zp), then what the arguments ask for."""
     acc = accumulate(a_q, b_q, a_zero_point, b_zero_point)
     if bias is not None:

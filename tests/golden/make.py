@@ -90,7 +90,11 @@ def gemm():
                 ("int8", {**ab, **zeros, **by_channel, **ints}, eight),
                 ("uint8-all", {**ab, **by_row, **real}, {**other, "activation": "relu6"}),
                 ("int8-fixed", {**ab, **zeros, **by_channel, **ints}, {**eight, **fixed}),
-                ("uint8-fixed", {**ab, **by_channel}, {**other, **fixed, "activation": [-1.0, 3.5]}),
+                (
+                    "uint8-fixed",
+                    {**ab, **by_channel},
+                    {**other, **fixed, "activation": [-1.0, 3.5]},
+                ),
             ]:
                 yield f"{name}-{what}", "int8_gemm", values, options
 
@@ -100,7 +104,11 @@ def requant():
     acc = np.concatenate([cases.ints(n, (9,), -(4**n), 4**n, np.int32) for n in range(1, 16)])
     acc = np.append(acc, np.int32([0, 1, -1, 2, -2, 3, -3, 5, -5, 2**31 - 1, -(2**31) + 1]))
     acc = acc.astype(np.int32)
-    values = {"a_q": np.zeros((1, 0), np.int8), "b_q": np.zeros((0, acc.size), np.int8), "bias": acc}
+    values = {
+        "a_q": np.zeros((1, 0), np.int8),
+        "b_q": np.zeros((0, acc.size), np.int8),
+        "bias": acc,
+    }
     for form in ("float", "fixed"):
         for dtype, zero in (("int8", -4), ("uint8", 130)):
             for exponent in (-30, -20, -10, -3, -1, 0, 1, 9, 20):
@@ -130,7 +138,12 @@ def freeze(family):
 
     for name, function, values, options in family():
         given = {key: put(value) for key, value in values.items()}
-        index[name] = [function, options, given, [put(x) for x in call(ref, function, values, options)]]
+        index[name] = [
+            function,
+            options,
+            given,
+            [put(x) for x in call(ref, function, values, options)],
+        ]
     text = np.frombuffer(json.dumps(index).encode(), np.uint8)
     path = FOLDER / f"{family.__name__}.npz"
     np.savez_compressed(path, index=text, data=np.frombuffer(bytes(data), np.uint8))

@@ -1,0 +1,104 @@
+"""`python -m qkernels demo` with the real model: runs where QKERNELS_TEST_DEMO=1."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qkernels import demo
+from qkernels.__main__ import main
+from qkernels.minilm import Encoder, load_model, tokenize
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("QKERNELS_TEST_DEMO") != "1", reason="QKERNELS_TEST_DEMO=1 asks for it"
+)
+DEMO = [sys.executable, "-m", "qkernels", "demo"]
+
+SENTENCES = (
+    "A man is eating food.",
+    "Someone eats a meal, naïvely!",
+    "The number theory exam is tomorrow. " * 60,  # cut at 256 tokens
+)
+# The first components that sentence-transformers 6.2 (torch 2.13) gives.
+EMBEDDINGS = [
+    [0.033242, 0.004406, -0.006277, 0.048379, -0.138702, -0.033617],
+    [0.021665, 0.028242, 0.002898, 0.039314, -0.086986, -0.070789],
+    [0.01762, 0.030425, -0.0105, -0.015748, 0.017165, 0.09432],
+]
+
+
+def test_embeddings_equal_sentence_transformers():
+    folder = demo.find_model()
+    encoder = Encoder(*load_model(folder), demo.Float32Linear)
+    ids = tokenize(folder, SENTENCES)
+    assert max(map(len, ids)) == 256
+    np.testing.assert_allclose(encoder(ids)[:, :6], EMBEDDINGS, atol=3e-6)
+
+
+def test_demo_meets_its_bars_in_a_pipe(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [*DEMO, "--query", "How do I catch an exception?", "--top", "3", "--repeat", "1"]
+    done = subprocess.run([*command, "--json", path], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar
+    figures = json.loads(path.read_text("utf-8"))
+    assert figures["sentences"] == 200 and figures["linear_layers"] == 36
+    assert figures["cosine_mean"] >= 0.995
+    assert figures["nearest_neighbor_agreement"] >= 0.94
+    assert figures["int8"]["weight_bytes"] < figures["float32"]["weight_bytes"] / 3.8
+    assert len(figures["most_similar"]) == 3
+    assert "exception" in figures["most_similar"][0]["sentence"].lower()
+    for text in (figures["isa"], *(hit["sentence"] for hit in figures["most_similar"])):
+        assert text in done.stdout
+
+
+def test_sentences_from_standard_input():
+    done = subprocess.run([*DEMO, "-"], input="Just one.\n", capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "1 sentence from standard input" in done.stdout
+    assert "needs two sentences" in done.stdout
+
+
+def test_broken_model_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demo, "find_model", lambda: tmp_path)
+    assert main(["demo"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"{tmp_path} cannot be read" in err
+
+
+def test_progress_bar_on_a_terminal_and_ctrl_c():
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 25, 80, 0, 0))  # rows, columns
+    with subprocess.Popen(
+        [*DEMO, "--repeat", "100"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
+    ) as child:
+        os.close(theirs)
+        shown = b""
+        while b"encoding" not in shown:
+            shown += os.read(ours, 1024)
+        child.send_signal(signal.SIGINT)
+        shown += _rest(ours)
+        assert child.wait() == 130
+        assert child.stdout.read() == b""
+    assert b"interrupted" in shown and b"Traceback" not in shown
+
+
+def _rest(descriptor):
+    """What comes until the other side closes."""
+    shown = b""
+    try:
+        while part := os.read(descriptor, 1024):
+            shown += part
+    except OSError:  # how Linux ends a pseudo-terminal
+        pass
+    os.close(descriptor)
+    return shown
