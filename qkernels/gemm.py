@@ -176,9 +176,6 @@ class _Epilogue:
         if scales is not None:
             scales = _one_or_each(scales, "scales", n, arguments.float_parameter)
         if row_scales is not None:
-            row_scales = arguments.parameter(row_scales, "row_scales")
-            if row_scales.shape == (m, 1):
-                row_scales = row_scales[:, 0]
             row_scales = arguments.float_parameter(row_scales, "row_scales", (m,))
         if bias is not None:
             bias = arguments.parameter(bias, "bias")
@@ -244,7 +241,7 @@ def int8_gemm(a_q, b_q, scales=None, *, a_zero_point=0, b_zero_point=0, row_scal
     b_zero_point : int or integer array, default 0
         Scalar or [N], in b_q's range; a `PackedB` has its own.
     row_scales : float array, optional
-        [M] or [M, 1]: one more factor a row (per-token activations).
+        [M], or one for all rows: one more factor a row (per-token activations).
     bias : float32 or int32 array, optional
         [N]. int32 is added to acc exactly, in every output mode (the only bias without scales); float32 in real units.
     activation : None, "relu", "relu6" or (low, high), optional

@@ -79,7 +79,8 @@ def test_progress_bar_on_a_terminal_and_ctrl_c():
         [*DEMO, "--repeat", "100"],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
+        # A job in the background would inherit "ignore".
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         os.close(theirs)
         shown = b""

