@@ -55,7 +55,14 @@ def built_isas(cc):
             if (arch is None or arch in macros) and _accepts(cc, flags)]
 
 
-def compile_all(cc, out_dir, extra_flags=(), jobs=None):
+def common_flags(cc):
+    """What every C file of the project is compiled with, the tests' too: flags, built ISAs, include folders."""
+    isas = built_isas(cc)
+    built = [f"-DQK_BUILT_{isa.upper()}={int(isa in isas)}" for isa in ISA_FLAGS if isa != "scalar"]
+    return [*FLAGS, *built, f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+
+
+def compile_all(cc, out_dir, extra_flags=()):
     """Compile all C sources to objects.
 
     Parameters
@@ -74,20 +81,17 @@ def compile_all(cc, out_dir, extra_flags=(), jobs=None):
     """
     cc = shlex.split(cc) if isinstance(cc, str) else list(cc)
     out_dir = Path(out_dir)
-    isas = built_isas(cc)
-    defines = [f"-DQK_BUILT_{isa.upper()}={int(isa in isas)}" for isa in ISA_FLAGS if isa != "scalar"]
-    includes = [f"-I{CSRC}", f"-I{CSRC / 'include'}"]
-
+    flags = common_flags(cc)
     units = [(source, []) for source in [*sorted(CSRC.glob("*.c")), *sorted(CSRC.glob("ops/*.c"))]]
-    units += [(source, ISA_FLAGS[isa][1]) for isa in isas for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
+    units += [(source, ISA_FLAGS[isa][1]) for isa in built_isas(cc) for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
 
     def compile_unit(unit):
         source, isa_flags = unit
         target = (out_dir / source.relative_to(CSRC)).with_suffix(".o")
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = [*cc, *FLAGS, *isa_flags, *defines, *includes, *extra_flags, "-c", str(source), "-o", str(target)]
+        command = [*cc, *flags, *isa_flags, *extra_flags, "-c", str(source), "-o", str(target)]
         subprocess.run(command, check=True)
         return str(target)
 
-    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(compile_unit, units))

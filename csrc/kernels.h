@@ -2,7 +2,8 @@
  *
  * Every kernel is stateless, allocates nothing, starts no threads, and reads and writes only the bytes that its
  * arguments describe. It returns nothing, or a flag that says whether it met a bad value. All kernels of a slot
- * give the same bytes as the scalar one (tests/check proves it), so a table may mix ISAs freely.
+ * give the same bytes as the scalar one (tests/check proves it; for minmax, up to the sign of a zero), so a table may
+ * mix ISAs freely.
  */
 #ifndef QK_KERNELS_H
 #define QK_KERNELS_H
@@ -61,7 +62,7 @@ typedef qk_unpack_type qk_unpack_u1_type, qk_unpack_u2_type, qk_unpack_u4_type;
  *
  * A panel of A is m <= mr rows, [k_steps][m][kr] elements of a_bytes each: exactly m rows, so that a short last
  * panel costs no wasted multiplies. A panel of B is nr columns, [k_steps][nr][kr] bytes. k_steps = ceil(k / kr);
- * what lies past k or past the matrix's last column is zero.
+ * what lies past k or past the matrix's last column is zero. Of A's groups, a kernel may keep parts complemented (neon).
  *
  *      panel of B, kr = 4, nr = 16:    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
  *                                      k 4..7 of column 0 | ...
