@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
+# dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs the checks and the
+# Python tests under qemu's user mode, two CPUs at a time. For Debian; root is needed only if tools are missing.
+#
+# An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
+# ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PIP_ROOT_USER_ACTION=ignore
+cache=${QKERNELS_ARM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qkernels-arm}
+(($#)) && cpus=("$@") || cpus=(cortex-a72 cortex-a76 max)
+declare -A best_isa=([cortex-a53]=neon [cortex-a72]=neon [cortex-a76]=neon_dotprod [neoverse-n1]=neon_dotprod [max]=neon_i8mm)
+cc=aarch64-linux-gnu-gcc
+libc=/usr/aarch64-linux-gnu
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+report() { printf '%-11s %-8s %s\n' "$1" "$2" "$3"; }
+
+install_tools() {
+    local missing=() sudo=()
+    command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
+    command -v $cc >/dev/null || missing+=(gcc-aarch64-linux-gnu)
+    [ -e $libc/include/stdio.h ] || missing+=(libc6-dev-arm64-cross)
+    ((${#missing[@]})) || return 0
+    ((EUID)) && sudo=(sudo)
+    "${sudo[@]}" apt-get -qq update
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install "${missing[@]}" >/dev/null
+    report host tools "installed ${missing[*]}"
+}
+
+# once NAME COMMAND: COMMAND fills a new folder, its argument, that becomes NAME in the cache.
+once() {
+    [ ! -e "$cache/$1" ] || return 0
+    mkdir -p "$cache"
+    local folder
+    folder=$(mktemp -d "$cache/$1.XXXXXX")
+    "$2" "$folder"
+    mv -T "$folder" "$cache/$1"
+    report host "$1" "fetched"
+}
+
+# Debian's arm64 packages of Python, by an apt whose state lies apart: the host's is not touched.
+fetch_root() {
+    local apt=$work/apt package python
+    mkdir -p "$apt"/{state/lists/partial,cache/archives/partial}
+    : >"$apt/status"
+    local options=(-qq -o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
+        -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Debug::NoLocking=1)
+    apt-get "${options[@]}" update
+    python=$(apt-cache "${options[@]}" depends python3-minimal | sed -n 's/.*Depends: \(python3\.[0-9]*\)-minimal$/\1/p')
+    apt-get "${options[@]}" -y --no-install-recommends --download-only install "$python" "lib$python-dev" libstdc++6 >/dev/null
+    for package in "$apt"/cache/archives/*.deb; do
+        dpkg -x "$package" "$1"
+    done
+}
+
+fetch_wheels() {
+    python3 -m pip install -q --no-deps --only-binary :all: --python-version "$version" --platform manylinux_2_28_aarch64 \
+        --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 --target "$1" \
+        numpy pytest iniconfig pluggy packaging pygments
+}
+
+fetch_cython() { python3 -m pip install -q --target "$1" 'Cython>=3.1'; }
+
+# The cortex-a72 run proves that no newer instruction leaks into the baseline, if the emulator refuses them there.
+check_emulator() {
+    echo 'int main(void) { __asm__(".arch armv8.2-a+dotprod\n sdot v0.4s, v1.16b, v2.16b"); }' >"$work/sdot.c"
+    $cc -static "$work/sdot.c" -o "$work/sdot"
+    qemu-aarch64-static -cpu cortex-a76 "$work/sdot"
+    if (qemu-aarch64-static -cpu cortex-a72 "$work/sdot") 2>/dev/null; then
+        report host emulator "FAILED: cortex-a72 runs sdot"
+        return 1
+    fi
+}
+
+# A copy of the package and its tests, with the extension module that setup.py would build on an arm64 machine.
+build_package() {
+    local flags=("-I$root/usr/include/$python" -idirafter "$root/usr/include" "-I$cache/wheels/numpy/_core/include"
+        -Icsrc/include -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION)
+    mkdir "$work/package"
+    cp -r qkernels tests README.md pyproject.toml "$work/package"
+    rm -f "$work"/package/qkernels/_core.*
+    PYTHONPATH=$cache/cython python3 -m cython -3 -I qkernels qkernels/_core.pyx -o "$work/_core.c"
+    $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o"
+    PYTHONPATH=csrc python3 -c 'import build, sys; print(*build.compile_all(*sys.argv[1:3], ["-fPIC"]), sep="\n")' \
+        $cc "$work/csrc" >"$work/objects"
+    $cc -shared "$work/_core.o" "@$work/objects" -lm \
+        -o "$work/package/qkernels/_core.cpython-${version/./}-aarch64-linux-gnu.so"
+}
+
+# stage CPU NAME COMMAND...: one line says how it went; a failure shows the output, too.
+stage() {
+    local log=$work/$1-$2.log from=$SECONDS
+    if "${@:3}" >"$log" 2>&1; then
+        report "$1" "$2" "ok, $((SECONDS - from)) s  $(tail -n 1 "$log")"
+    else
+        report "$1" "$2" "FAILED after $((SECONDS - from)) s"
+        tail -n 200 "$log"
+        return 1
+    fi
+}
+
+test_cpu() {
+    local cpu=$1 failed=0
+    local emulated=$work/python-$cpu
+    printf '#!/bin/sh\nPYTHONPATH=%s exec qemu-aarch64-static -cpu %s -L %s %s "$@"\n' \
+        "$cache/wheels:$work/package" "$cpu" "$root" "$root/usr/bin/$python" >"$emulated"
+    chmod +x "$emulated"
+    # The tests start Python again: by this wrapper, because the host's kernel cannot execute the binary.
+    export QKERNELS_TEST_PYTHON=$emulated PYTHONDONTWRITEBYTECODE=1
+    cd "$work/package"
+
+    stage "$cpu" isa "$emulated" -c '
+import qkernels, sys
+selected = qkernels.cpu_info()["selected"]
+print(selected, "selected")
+sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$cpu]:-}" || failed=1
+    stage "$cpu" kernels qemu-aarch64-static -L $libc -cpu "$cpu" "$work/check/check" || failed=1
+    stage "$cpu" python "$emulated" -m pytest -q -p no:cacheprovider tests || failed=1
+    return $failed
+}
+
+install_tools
+once root fetch_root
+root=$cache/root
+python=$(basename "$root"/usr/bin/python3.*[0-9])
+version=${python#python}
+once wheels fetch_wheels
+once cython fetch_cython
+check_emulator
+stage host package build_package
+stage host checks python3 tests/check/check.py --cc $cc --build "$work/check" --runner true
+
+jobs=$(($(nproc) < 2 ? 1 : 2)) running=0 failures=0
+for cpu in "${cpus[@]}"; do
+    if ((running == jobs)); then
+        wait -n || failures=1
+        running=$((running - 1))
+    fi
+    test_cpu "$cpu" &
+    running=$((running + 1))
+done
+while ((running > 0)); do
+    wait -n || failures=1
+    running=$((running - 1))
+done
+exit $failures
