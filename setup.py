@@ -28,6 +28,7 @@ core = Extension(
     "qkernels._core",
     sources=["qkernels/_core.pyx"],
     include_dirs=[str(ROOT / "csrc" / "include"), numpy.get_include()],
+    extra_compile_args=["-fvisibility=hidden"],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     depends=[str(path) for path in (ROOT / "csrc").rglob("*") if path.suffix in {".c", ".h", ".def", ".py"}],
 )
