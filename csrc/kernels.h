@@ -62,7 +62,8 @@ typedef qk_unpack_type qk_unpack_u1_type, qk_unpack_u2_type, qk_unpack_u4_type;
  *
  * A panel of A is m <= mr rows, [k_steps][m][kr] elements of a_bytes each: exactly m rows, so that a short last
  * panel costs no wasted multiplies. A panel of B is nr columns, [k_steps][nr][kr] bytes. k_steps = ceil(k / kr);
- * what lies past k or past the matrix's last column is zero. Of A's groups, a kernel may keep parts complemented (neon).
+ * what lies past k or past the matrix's last column is zero. A kernel may keep parts of A's groups complemented (neon
+ * does).
  *
  *      panel of B, kr = 4, nr = 16:    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
  *                                      k 4..7 of column 0 | ...

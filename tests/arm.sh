@@ -65,10 +65,10 @@ fetch_cython() { python3 -m pip install -q --target "$1" 'Cython>=3.1'; }
 
 # The cortex-a72 run proves that no newer instruction leaks into the baseline, if the emulator refuses them there.
 check_emulator() {
-    echo 'int main(void) { __asm__(".arch armv8.2-a+dotprod\n sdot v0.4s, v1.16b, v2.16b"); }' >"$work/sdot.c"
-    $cc -static "$work/sdot.c" -o "$work/sdot"
-    qemu-aarch64-static -cpu cortex-a76 "$work/sdot"
-    (qemu-aarch64-static -cpu cortex-a72 "$work/sdot" || exit $?) 2>/dev/null && { echo "qemu's cortex-a72 runs sdot"; return 1; }
+    echo 'int main(void) { __asm__(".arch armv8.2-a+dotprod\n sdot v0.4s, v1.16b, v2.16b"); }' >"$work/sdot.c" &&
+        $cc -static "$work/sdot.c" -o "$work/sdot" &&
+        qemu-aarch64-static -cpu cortex-a76 "$work/sdot" || return 1
+    (qemu-aarch64-static -cpu cortex-a72 "$work/sdot" || exit $?) 2>/dev/null && { echo "cortex-a72 runs sdot"; return 1; }
     echo "sdot is an illegal instruction on cortex-a72"
 }
 
@@ -76,18 +76,18 @@ check_emulator() {
 build_package() {
     local flags=("-I$root/usr/include/$python" -idirafter "$root/usr/include" "-I$cache/wheels/numpy/_core/include"
         -Icsrc/include -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION)
-    mkdir "$work/package"
-    cp -r qkernels tests README.md pyproject.toml "$work/package"
-    rm -f "$work"/package/qkernels/_core.*
-    PYTHONPATH=$cache/cython python3 -m cython -3 -I qkernels qkernels/_core.pyx -o "$work/_core.c"
-    $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o"
-    PYTHONPATH=csrc python3 -c 'import build, sys; print(*build.compile_all(*sys.argv[1:3], ["-fPIC"]), sep="\n")' \
-        $cc "$work/csrc" >"$work/objects"
-    $cc -shared "$work/_core.o" "@$work/objects" -lm \
-        -o "$work/package/qkernels/_core.cpython-${version/./}-aarch64-linux-gnu.so"
+    mkdir "$work/package" &&
+        cp -r qkernels tests README.md pyproject.toml "$work/package" &&
+        rm -f "$work"/package/qkernels/_core.* &&
+        PYTHONPATH=$cache/cython python3 -m cython -3 -I qkernels qkernels/_core.pyx -o "$work/_core.c" &&
+        $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o" &&
+        PYTHONPATH=csrc python3 -c 'import build, sys; print(*build.compile_all(*sys.argv[1:3], ["-fPIC"]), sep="\n")' \
+            $cc "$work/csrc" >"$work/objects" &&
+        $cc -shared "$work/_core.o" "@$work/objects" -lm \
+            -o "$work/package/qkernels/_core.cpython-${version/./}-aarch64-linux-gnu.so"
 }
 
-# stage CPU NAME COMMAND...: one line says how it went; a failure shows the output, too.
+# stage CPU NAME COMMAND...: one line says how it went; a failure shows the output, too. (No set -e inside COMMAND.)
 stage() {
     local log=$work/$1-$2.log from=$SECONDS
     if "${@:3}" >"$log" 2>&1; then
@@ -115,7 +115,7 @@ selected = qkernels.cpu_info()["selected"]
 print(selected, "selected")
 sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$cpu]:-}" || failed=1
     stage "$cpu" kernels qemu-aarch64-static -L $libc -cpu "$cpu" "$work/check/check" || failed=1
-    stage "$cpu" python "$emulated" -m pytest -q -p no:cacheprovider --tb=short tests || failed=1
+    stage "$cpu" python "$emulated" -m pytest -p no:cacheprovider --tb=short tests || failed=1
     return $failed
 }
 

@@ -19,7 +19,7 @@ command -v qemu-x86_64-static >/dev/null || {
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install qemu-user-static >/dev/null
 }
 
-# stage CPU NAME COMMAND...: one line says how it went; a failure shows the output, too.
+# stage CPU NAME COMMAND...: one line says how it went; a failure shows the output, too. (No set -e inside COMMAND.)
 stage() {
     local log=$work/log from=$SECONDS
     if "${@:3}" >"$log" 2>&1; then
@@ -33,19 +33,18 @@ stage() {
 
 # From a copy, because a build leaves files behind.
 install_package() {
-    mkdir "$work/source"
-    cp -r csrc qkernels setup.py pyproject.toml README.md LICENSE "$work/source"
-    rm -f "$work"/source/qkernels/_core.*.so
-    python3 -m pip install -q --target "$work/site" "$work/source" pytest
-    cp -r tests "$work/tests"
+    mkdir "$work/source" &&
+        cp -r csrc qkernels setup.py pyproject.toml README.md LICENSE "$work/source" &&
+        rm -f "$work"/source/qkernels/_core.*.so &&
+        python3 -m pip install -q --target "$work/site" "$work/source" pytest &&
+        cp -r tests "$work/tests"
 }
 
 python=$(python3 -c 'import sys; print(sys.executable)')
 run_python() { (cd "$work" && PYTHONPATH=$work/site qemu-x86_64-static -cpu "$1" "$python" "${@:2}"); }
 
 info() {
-    run_python "$1" -m qkernels info
-    run_python "$1" -c '
+    run_python "$1" -m qkernels info && run_python "$1" -c '
 import qkernels, sys
 selected = qkernels.cpu_info()["selected"]
 print(selected, "selected")

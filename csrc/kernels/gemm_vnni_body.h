@@ -48,8 +48,11 @@ QK_INLINE void tile_rows(const uint8_t *a, const int8_t *b, const size_t m, cons
         a += chains * m * KR;
         b += chains * NR * KR;
     }
-    /* gcc would move the first products of the next loop into this one, and copy every sum once a step for it. */
-    QK_UNROLL4(c, chains, QK_UNROLL16(i, m, { QK_OPAQUE(acc[c][i][0]); QK_OPAQUE(acc[c][i][1]); }))
+    /* gcc would start the next loop's products in this one, and copy every sum once a step for it. */
+    QK_UNROLL4(c, chains, QK_UNROLL16(i, m, {
+        QK_OPAQUE(acc[c][i][0]);
+        QK_OPAQUE(acc[c][i][1]);
+    }))
     if (chains > 1)
         for (; step < k_steps; step++, a += m * KR, b += NR * KR)
             add_step(acc[0], a, b, m);
@@ -94,7 +97,7 @@ static uint64_t peak(uint64_t rounds)
     }                                                                                                        \
     qk_gemm_s8_type qk_gemm_s8_##isa = {                                                                     \
         .mr = MR, .nr = NR, .kr = KR, .a_bytes = 1, .a_signed = 0, .b_signed = 1,                            \
-        .pack_a = vnni_pack_a, .pack_b = vnni_pack_b, .run = run, .peak = peak,                                         \
+        .pack_a = vnni_pack_a, .pack_b = vnni_pack_b, .run = run, .peak = peak,                              \
     };
 
 #endif

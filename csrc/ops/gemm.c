@@ -88,7 +88,7 @@ static uint64_t reach_of(const qk_gemm_args *args, const qk_packed_b *b)
 
 /* ------------------------------------------------------------------------------------------------- columns */
 
-/* multiplier and shifts of scale / out_scale: real = mult / 2**31 * 2**(left - right), as TFLite's QuantizeMultiplier. */
+/* Multiplier and shifts of scale / out_scale = mult / 2**31 * 2**(left - right), as TFLite's QuantizeMultiplier. */
 static qk_status fixed_point(float scale, float out_scale, int32_t *mult, int32_t *left, int32_t *right)
 {
     int exponent;

@@ -1,7 +1,7 @@
 /* 1, 2 and 4-bit fields in AVX2. Layouts: kernels/scalar/pack_scalar.c, which also does the tails here.
  *
  * Packing shifts neighbors together by multiply-adds: vpmaddubsw makes e0 * 1 + e1 * 2**bits of each pair of bytes
- * (pairs of nibbles are done then), vpmaddwd the same of each pair of pairs (2 bits). high_first only swaps the weights.
+ * (pairs of nibbles are done then), vpmaddwd the same of each pair of pairs (2 bits). high_first swaps the weights.
  * One bit: the field is moved to the top of its byte and vpmovmskb gathers 32 of them.
  * Unpacking copies each byte as often as it has fields, moves every copy so that its own field lies lowest, masks, and
  * extends the sign by xor and subtract.
@@ -94,7 +94,10 @@ static inline __m256i extend(__m256i fields, __m256i sign)
     return _mm256_sub_epi8(_mm256_xor_si256(fields, sign), sign);
 }
 
-static inline __m256i sign_bit(int is_signed, int bits) { return _mm256_set1_epi8(is_signed ? (char)(1 << (bits - 1)) : 0); }
+static inline __m256i sign_bit(int is_signed, int bits)
+{
+    return _mm256_set1_epi8(is_signed ? (char)(1 << (bits - 1)) : 0);
+}
 
 void qk_unpack_u4_avx2(const uint8_t *p, size_t n, int is_signed, int high_first, uint8_t *q)
 {

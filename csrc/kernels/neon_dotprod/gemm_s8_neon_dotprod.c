@@ -70,16 +70,7 @@ QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_
 
 static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
 {
-    switch (m) {
-    case 1: tile_rows(a, b, 1, k_steps, tile); break;
-    case 2: tile_rows(a, b, 2, k_steps, tile); break;
-    case 3: tile_rows(a, b, 3, k_steps, tile); break;
-    case 4: tile_rows(a, b, 4, k_steps, tile); break;
-    case 5: tile_rows(a, b, 5, k_steps, tile); break;
-    case 6: tile_rows(a, b, 6, k_steps, tile); break;
-    case 7: tile_rows(a, b, 7, k_steps, tile); break;
-    case 8: tile_rows(a, b, 8, k_steps, tile); break;
-    }
+    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, k_steps, tile);)
 }
 
 static uint64_t peak(uint64_t rounds)
