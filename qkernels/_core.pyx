@@ -91,7 +91,7 @@ def select_isa(str name, str source="name"):
     qk_select_isa(index)
 
 
-select_isa(os.environ.get("QKERNELS_ISA"), "QKERNELS_ISA")
+select_isa(os.environ.get("QKERNELS_ISA") or None, "QKERNELS_ISA")
 
 
 # ----------------------------------------------------------------------------------------------- affine ops
