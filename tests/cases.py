@@ -5,11 +5,8 @@ same under every NumPy version and on every machine. Golden vectors and hashes r
 """
 
 import hashlib
-import os
 import pickle
 import re
-import shlex
-import sys
 
 import numpy as np
 
@@ -117,12 +114,6 @@ def strided(x):
     for name, view in layouts.items():
         assert view.shape == x.shape and (view == x).all(), name
     return layouts
-
-
-def python_command():
-    """How to start this Python again; an emulator's command line comes in by the environment."""
-    command = os.environ.get("QKERNELS_TEST_PYTHON")
-    return shlex.split(command) if command else [sys.executable]
 
 
 def raises(error, argument, call, *args, **options):

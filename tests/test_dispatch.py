@@ -5,8 +5,8 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 
-import cases
 import pytest
 
 import qkernels
@@ -30,7 +30,7 @@ def run(*arguments, isa=None):
     if isa is not None:
         environment["QKERNELS_ISA"] = isa
     return subprocess.run(
-        [*cases.python_command(), *arguments],
+        [sys.executable, *arguments],
         env=environment,
         capture_output=True,
         text=True,

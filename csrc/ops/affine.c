@@ -152,12 +152,12 @@ qk_status qk_dynamic_quantize(const float *x, const qk_layout *l, qk_qtype type,
     }
     if (l->cols == 0)
         return qk_choose_qparams(x, l, type, scheme, scale, zero_point);
-    int bad = 0;
     for (runs state = {0, 0}; next_run(l, &state, &r);) {
         float low = 0.0f, high = 0.0f;
-        bad |= qk_kernels.minmax_f32(x + r.at, r.n, &low, &high) || isinf(low) || isinf(high);
+        if (qk_kernels.minmax_f32(x + r.at, r.n, &low, &high) || isinf(low) || isinf(high))
+            return QK_NOT_FINITE;
         qparams_of_range(low, high, type, scheme, scale + r.index, zero_point + r.index);
         quantize_run(x, l, &r, type, scale, zero_point, q);
     }
-    return bad ? QK_NOT_FINITE : QK_OK;
+    return QK_OK;
 }

@@ -282,12 +282,13 @@ static void multiply_block(const product *p, size_t row, size_t m, int wide, uin
     }
 }
 
-/* Rows of A in one block: whole tiles, as many as fit A_BLOCK_BYTES. */
+/* Rows of A in one block: as many tiles as fit A_BLOCK_BYTES, spread evenly, since each block reads all of B. */
 static size_t block_rows(const product *p)
 {
-    size_t row_bytes = (size_t)p->b->k_steps * p->gemm->kr * p->gemm->a_bytes;
-    size_t rows = A_BLOCK_BYTES / (row_bytes + 1) / p->gemm->mr * p->gemm->mr;
-    rows = rows ? rows : p->gemm->mr;
+    const size_t mr = p->gemm->mr, tiles = (p->args->a.rows + mr - 1) / mr;
+    const size_t tile_bytes = (size_t)p->b->k_steps * p->gemm->kr * p->gemm->a_bytes * mr;
+    const size_t fitting = A_BLOCK_BYTES / (tile_bytes + 1) + 1, blocks = (tiles + fitting - 1) / fitting;
+    const size_t rows = (tiles + blocks - 1) / blocks * mr;
     return rows < p->args->a.rows ? rows : p->args->a.rows;
 }
 
