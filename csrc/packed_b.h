@@ -22,12 +22,13 @@ typedef struct qk_packed_b {
     uint8_t any_zero_point;    /* some zero_point is not 0 */
 } qk_packed_b;
 
-/* Panels of unflipped or flipped zero points: column_sums[n] = sum over k of (b[k][n] - zero_point[n]). */
+/* [padded_n], moved by what the flip adds. */
 static inline const int32_t *qk_packed_zero_point(const qk_packed_b *b)
 {
     return (const int32_t *)((const char *)b + b->zero_point);
 }
 
+/* [padded_n]: sum over k of (b[k][n] - zero_point[n]), which the flip does not change. */
 static inline const int32_t *qk_packed_column_sums(const qk_packed_b *b)
 {
     return (const int32_t *)((const char *)b + b->column_sums);

@@ -16,7 +16,7 @@ typedef struct run {
     size_t at, n, index;
 } run;
 
-/* Step through the runs of a layout; `state` starts as {0, 0, 0} for the first call. */
+/* Where the next run starts; {0, 0} before the first. */
 typedef struct runs {
     size_t row, col;
 } runs;

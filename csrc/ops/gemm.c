@@ -282,7 +282,7 @@ static void multiply_block(const product *p, size_t row, size_t m, int wide, uin
     }
 }
 
-/* Rows of A in one block: as many tiles as fit A_BLOCK_BYTES, spread evenly, since each block reads all of B. */
+/* Rows of A in one block: tiles of about A_BLOCK_BYTES, at least one, spread evenly: each block reads all of B. */
 static size_t block_rows(const product *p)
 {
     const size_t mr = p->gemm->mr, tiles = (p->args->a.rows + mr - 1) / mr;
