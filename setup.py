@@ -29,6 +29,7 @@ core = Extension(
     sources=["qkernels/_core.pyx"],
     include_dirs=[str(ROOT / "csrc" / "include"), numpy.get_include()],
     extra_compile_args=["-fvisibility=hidden"],
+    extra_link_args=build.LIBRARIES,
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     depends=[str(path) for path in (ROOT / "csrc").rglob("*") if path.suffix in {".c", ".h", ".def", ".py"}],
 )

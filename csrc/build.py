@@ -15,7 +15,10 @@ CSRC = Path(__file__).resolve().parent
 
 # No contraction: a*b+c rounds twice on every ISA. No errno and no traps: lets loops over floats be vectorized.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-         "-fvisibility=hidden", "-Wall", "-Wextra"]
+         "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
+
+# What a program or extension module with these sources is linked with.
+LIBRARIES = ["-lm", "-pthread"]
 
 _AVX512 = ["-mavx2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
 

@@ -94,6 +94,20 @@ def select_isa(str name, str source="name"):
 select_isa(os.environ.get("QKERNELS_ISA") or None, "QKERNELS_ISA")
 
 
+# ------------------------------------------------------------------------------------------------- threads
+
+MAX_THREADS = QK_MAX_THREADS
+
+
+def get_num_threads():
+    return qk_get_num_threads()
+
+
+def set_num_threads(int n):
+    """n in [1, MAX_THREADS]."""
+    qk_set_num_threads(n)
+
+
 # ----------------------------------------------------------------------------------------------- affine ops
 # layout is (rows, cols, block, channels, scales); qtype is (qmin, qmax, is_signed); scheme (symmetric, full_range).
 

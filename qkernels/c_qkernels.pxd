@@ -32,6 +32,10 @@ cdef extern from "qkernels.h" nogil:
     const char *qk_feature_name(int i)
     int qk_feature_present(int i)
 
+    int QK_MAX_THREADS
+    int qk_get_num_threads()
+    void qk_set_num_threads(int n)
+
     ctypedef struct qk_layout:
         size_t rows, cols, block, channels, scales
 

@@ -83,7 +83,7 @@ build_package() {
         $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o" &&
         PYTHONPATH=csrc python3 -c 'import build, sys; print(*build.compile_all(*sys.argv[1:3], ["-fPIC"]), sep="\n")' \
             $cc "$work/csrc" >"$work/objects" &&
-        $cc -shared "$work/_core.o" "@$work/objects" -lm \
+        $cc -shared "$work/_core.o" "@$work/objects" -lm -pthread \
             -o "$work/package/qkernels/_core.cpython-${version/./}-aarch64-linux-gnu.so"
 }
 
@@ -129,6 +129,7 @@ once cython fetch_cython
 stage host emulator check_emulator
 stage host package build_package
 stage host checks python3 tests/check/check.py --cc $cc --build "$work/check" --runner true
+stage host threads python3 tests/check/check.py --cc $cc --threads --runner "qemu-aarch64-static -L $libc"
 
 jobs=$(($(nproc) < 2 ? 1 : 2)) running=0 failures=0
 for cpu in "${cpus[@]}"; do

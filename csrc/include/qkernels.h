@@ -6,7 +6,7 @@
  *  - Functions return a qk_status. Shapes, dtypes and overlap are the caller's to check (the Python layer does);
  *    values inside arrays are checked here: scales, zero points and biases before any work, NaN among the data in
  *    the pass that reads them (outputs are then unspecified).
- *  - No function keeps state, except qk_select_isa. All may run on several threads at once.
+ *  - No function keeps state, except qk_select_isa and qk_set_num_threads. All may run on several threads at once.
  */
 #ifndef QKERNELS_H
 #define QKERNELS_H
@@ -53,6 +53,14 @@ int qk_slot_isa(int slot);
 /* CPU features that the probe looks for: name of the i-th, NULL past the end; whether this CPU has it. */
 const char *qk_feature_name(int i);
 int qk_feature_present(int i);
+
+/* ------------------------------------------------------------------------------------------------- threads */
+
+enum { QK_MAX_THREADS = 1024 };
+
+/* How many threads a call may use, the one that makes it among them: 1 to QK_MAX_THREADS, for the whole process. */
+int qk_get_num_threads(void);
+void qk_set_num_threads(int n);
 
 /* ----------------------------------------------------------------------------------------------- affine ops */
 

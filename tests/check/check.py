@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check every kernel of csrc/kernels.def: build the C harness of this folder with the kernels, and run it.
+"""Check every kernel of csrc/kernels.def, or the thread pool: build the C harness of this folder with them, and run it.
 
 Each kernel that this CPU supports is compared with the scalar one, and the scalar ones with plain definitions, over
 sizes around every tile, extreme and random data, and buffers that end, then start, at a page that may not be touched.
@@ -10,6 +10,7 @@ examples:
   check.py --isa avx2 --op 'gemm*'          one ISA, some slots
   check.py --sanitize --cc clang            with AddressSanitizer and UndefinedBehaviorSanitizer
   check.py --bench --smoke                  times, after a quick check
+  check.py --threads --sanitize thread      the thread pool under stress, with ThreadSanitizer
   QKERNELS_AVXVNNI_EVEX=1 check.py --isa avxvnni
                                             the avxvnni kernels on a CPU that has AVX512-VNNI only
   check.py --cc aarch64-linux-gnu-gcc --runner 'qemu-aarch64-static -L /usr/aarch64-linux-gnu -cpu max'
@@ -28,8 +29,6 @@ CSRC = HERE.parents[1] / "csrc"
 sys.path.insert(0, str(CSRC))
 import build  # noqa: E402
 
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
-
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,29 +40,33 @@ def parse_arguments():
     choice.add_argument("--side", choices=["end", "start"],
                         help="only buffers that end, or start, at a guard page; qemu's vmaskmov reads lanes that "
                              "are masked off, so that AVX2 kernels under it need --side start")
-    choice.add_argument("--bench", action="store_true", help="then time the kernels that passed")
+    choice.add_argument("--threads", action="store_true", help="the thread pool instead of the kernels")
+    choice.add_argument("--bench", action="store_true", help="then time what passed")
     how = parser.add_argument_group("how to build and run")
     how.add_argument("--cc", default=os.environ.get("CC", "cc"), metavar="'CC FLAGS'",
                      help="compiler command (default: $CC or cc)")
-    how.add_argument("--sanitize", action="store_true", help="build with " + " ".join(SANITIZE))
+    how.add_argument("--sanitize", nargs="?", const="address,undefined", metavar="KINDS",
+                     help="build with -fsanitize=KINDS (default: %(const)s)")
     how.add_argument("--build", type=Path, metavar="DIR", help="keep objects and program here")
     how.add_argument("--runner", default="", metavar="COMMAND", help="command that runs the program, such as qemu")
     return parser.parse_args()
 
 
-def build_program(cc, out_dir, extra_flags):
-    """Compile csrc and the harness, and link them.
+def build_program(cc, out_dir, extra_flags, threads):
+    """Compile csrc and the harness, or just the thread pool and its own, and link them.
 
     Returns
     -------
     pathlib.Path
         The program.
     """
-    objects = build.compile_all(cc, out_dir / "csrc", extra_flags)
-    program = out_dir / "check"
-    sources = [str(source) for source in sorted(HERE.glob("*.c"))]
-    subprocess.run([*cc, *build.common_flags(cc), *extra_flags, *sources, *objects,
-                    "-lm", "-pthread", "-o", str(program)], check=True)
+    if threads:
+        program, sources, objects = out_dir / "check_threads", [CSRC / "threads.c", *HERE.glob("threads/*.c")], []
+    else:
+        program, sources = out_dir / "check", sorted(HERE.glob("*.c"))
+        objects = build.compile_all(cc, out_dir / "csrc", extra_flags)
+    subprocess.run([*cc, *build.common_flags(cc), *extra_flags, *map(str, sources), *objects, *build.LIBRARIES,
+                    "-o", str(program)], check=True)
     return program
 
 
@@ -74,12 +77,13 @@ def main():
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
     options += [f"--{name}" for name in ("smoke", "bench") if getattr(args, name)]
+    sanitize = [f"-fsanitize={args.sanitize}", "-fno-sanitize-recover=all", "-g", "-O1"] if args.sanitize else []
 
     with tempfile.TemporaryDirectory(prefix="qkernels-check-") as temporary:
         out_dir = args.build or Path(temporary)
         out_dir.mkdir(parents=True, exist_ok=True)
         try:
-            program = build_program(shlex.split(args.cc), out_dir, SANITIZE if args.sanitize else [])
+            program = build_program(shlex.split(args.cc), out_dir, sanitize, args.threads)
         except subprocess.CalledProcessError as error:
             print(f"check.py: the build failed: {shlex.join(error.cmd)}", file=sys.stderr)
             return 1
