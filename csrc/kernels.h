@@ -21,6 +21,9 @@
 #define QK_OPAQUE(x) __asm__ volatile("" : "+v"(x))
 #endif
 
+struct qk_store_args;
+struct qk_store_rows;
+
 /* ------------------------------------------------------------------------------------- elementwise, float32 */
 
 /* Widen the range(s) to cover x[0..n): one range, or with _cols one for each column. Returns nonzero when x has
@@ -58,32 +61,53 @@ typedef qk_unpack_type qk_unpack_u1_type, qk_unpack_u2_type, qk_unpack_u4_type;
 
 /* --------------------------------------------------------------------------------------------- integer GEMM */
 
+/* One register tile to multiply: m rows of a panel of A by the n columns of a panel of B, over part of k. */
+typedef struct qk_gemm_tile {
+    const uint8_t *a;             /* the panels, from step 0 */
+    const uint8_t *b;
+    size_t a_stride;              /* see pack_a */
+    uint32_t m, n;                /* 1 <= m <= mr; n a multiple of n_unit, at most nr */
+    uint32_t first_step, k_steps; /* the steps to multiply */
+    int accumulate;               /* start from the sums below instead of zero */
+    int32_t *sums;                /* [m][nr], aligned to 64 bytes */
+    const uint8_t *prefetch;      /* memory that will be wanted soon; a kernel may prefetch it while it multiplies, */
+    size_t prefetch_stride;       /* so many bytes further with every step */
+} qk_gemm_tile;
+
 /* A register tile and the packers that feed it: the kernel dictates the layout.
  *
- * A panel of A is m <= mr rows, [k_steps][m][kr] elements of a_bytes each: exactly m rows, so that a short last
- * panel costs no wasted multiplies. A panel of B is nr columns, [k_steps][nr][kr] bytes. k_steps = ceil(k / kr);
- * what lies past k or past the matrix's last column is zero. A kernel may keep parts of A's groups complemented (neon
- * does).
+ * A panel of B is n columns, n being nr, or for the last panel what is left, rounded up to n_unit: [k_steps][n][kr]
+ * bytes. A panel of A is m <= mr rows, exactly, so that a short last panel costs no wasted multiplies: elements of a_bytes
+ * each, either in turns like B, [k_steps][m][kr], or where a_by_rows row after row, a_stride bytes apart. k_steps =
+ * ceil(k / kr); what lies past k or past the matrix's last column is zero. A kernel may keep parts of A's groups
+ * complemented (neon does).
  *
- *      panel of B, kr = 4, nr = 16:    k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
+ *      panel of B, kr = 4, n = 16:     k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
  *                                      k 4..7 of column 0 | ...
  */
 typedef const struct qk_gemm_s8 {
-    uint8_t mr, nr, kr;
+    uint8_t mr, nr, kr, n_unit;
     uint8_t a_bytes;            /* size of a packed element of A: 1, or 2 where the ISA multiplies int16 */
+    uint8_t a_by_rows;
     uint8_t a_signed, b_signed; /* the signedness that run() multiplies; the packers flip bytes to it */
 
     /* Pack `count` rows of A (columns of B): element (i, k) is src[i * stride + k * k_stride] ^ flip. Writes the
-     * sums over k of the flipped values to sums[0..count) (for B sums[0..nr)) unless sums is NULL. */
+     * sums over k of the flipped values to sums[0..count), for B zeros up to n, unless sums is NULL. A panel of A takes
+     * m * a_stride bytes; a_stride is a multiple of 64 and at least k_steps * kr * a_bytes. */
     void (*pack_a)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
-                   void *panel, int32_t *sums);
+                   void *panel, size_t a_stride, int32_t *sums);
     void (*pack_b)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
                    void *panel, int32_t *sums);
 
-    /* tile[i * nr + j] = sum over k of a[i][k] * b[k][j] modulo 2**32, for i < m (1 <= m <= mr) and all nr
-     * columns. The panel of B starts, and tile lies, at a multiple of 64 bytes or of a step within such a panel; the
-     * panel of A is aligned to kr * a_bytes. */
-    void (*run)(const void *a_panel, const void *b_panel, size_t m, size_t k_steps, int32_t *tile);
+    /* sums[i * nr + j] = or += sum over the steps of a[i][k] * b[k][j] modulo 2**32, for i < m and j < n. The panels
+     * start at multiples of 64 bytes. */
+    void (*run)(const qk_gemm_tile *tile);
+
+    /* run(), and store the sums straight from the registers as the store slot of that output does: m rows and n whole
+     * columns, with rows->row_sums and rows->a_zero_point NULL. `sums` is only read, and only to accumulate. An entry may
+     * be NULL: the driver then calls run() and the store slot. Indexed by qk_output. */
+    void (*run_store[QK_OUT_COUNT])(const qk_gemm_tile *tile, const struct qk_store_args *args, size_t column,
+                                    const struct qk_store_rows *rows, void *out, size_t out_row_bytes);
 
     /* The instructions of run()'s inner loop on registers alone, `rounds` times: the peak that benchmarks compare with.
      * Returns the number of multiply-adds done. */
@@ -101,7 +125,7 @@ typedef struct qk_store_args {
     /* f32: y = clamp(float32(acc) * mult + bias);  q8: q = round(clamp(float32(acc) * mult + bias)) + zero_point,
      * mult being mult[n], times row_scales[m] where given. */
     const float *mult;
-    const float *bias; /* or NULL */
+    const float *bias; /* -0.0 for none: the one number whose addition changes nothing */
     float low, high;   /* of y, or of q - zero_point */
     /* q8_fixed: left and right shifts and a Q31 multiplier a column; see csrc/requant.h. */
     const int32_t *fixed_mult, *fixed_left, *fixed_right;

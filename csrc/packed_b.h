@@ -11,7 +11,7 @@
 #include "qkernels.h"
 
 typedef struct qk_packed_b {
-    uint64_t k, n, padded_n;
+    uint64_t k, n, padded_n;                  /* n rounded up to the kernel's n_unit */
     uint64_t zero_point, column_sums, panels; /* byte offsets of the parts */
     uint64_t panel_bytes;                     /* distance of panels: k_steps * nr * kr, rounded up to 64 */
     uint32_t k_steps;
@@ -37,6 +37,12 @@ static inline const int32_t *qk_packed_column_sums(const qk_packed_b *b)
 static inline const uint8_t *qk_packed_panel(const qk_packed_b *b, size_t panel)
 {
     return (const uint8_t *)b + b->panels + panel * b->panel_bytes;
+}
+
+/* The columns of the panel that starts at column col. */
+static inline size_t qk_packed_width(const qk_packed_b *b, size_t col)
+{
+    return b->padded_n - col < b->nr ? b->padded_n - col : b->nr;
 }
 
 /* What xor `flip` does to a zero point: bytes read as unsigned are 128 more than their signed reading. */

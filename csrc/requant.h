@@ -30,13 +30,6 @@ static inline int32_t qk_quantize_s32(float x, float scale, float low, float hig
     return qk_round_s32(qk_clamp_f32(x / scale, low, high));
 }
 
-/* float32(acc) * mult + bias; a separate branch without bias, since adding +0.0 would turn -0.0 into +0.0. */
-static inline float qk_scale_acc(float acc, float mult, const float *bias, size_t n)
-{
-    float y = acc * mult;
-    return bias ? y + bias[n] : y;
-}
-
 /* Fixed point, as in TFLite's reference kernels (double rounding, gemmlowp):
  *   acc * 2**left, saturated; times mult / 2**31, rounded half up; divided by 2**right, rounded half away from 0.
  * SaturatingRoundingDoublingHighMul(x, m), m >= 0, equals floor((x * m + 2**30) / 2**31), which is also what

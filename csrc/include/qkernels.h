@@ -125,7 +125,7 @@ void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
 /* The ISA whose layout `packed` has. */
 int qk_packed_b_isa(const void *packed);
 
-typedef enum qk_output { QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED } qk_output;
+typedef enum qk_output { QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED, QK_OUT_COUNT } qk_output;
 
 typedef struct qk_gemm_args {
     qk_matrix a;                 /* [M][K] */

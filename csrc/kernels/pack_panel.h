@@ -114,8 +114,9 @@ QK_INLINE void pack_panel(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stri
 /* The two packers of a descriptor, PREFIX_pack_a and PREFIX_pack_b, for bytes on both sides. */
 #define QK_DEFINE_PACKERS(prefix, kr, nr, a_signed, b_signed)                                                \
     static void prefix##_pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count,     \
-                                size_t k, uint8_t flip, void *panel, int32_t *sums)                          \
+                                size_t k, uint8_t flip, void *panel, size_t a_stride, int32_t *sums)         \
     {                                                                                                        \
+        (void)a_stride;                                                                                      \
         pack_panel(src, stride, k_stride, count, count, k, kr, flip, a_signed, panel, sums);                 \
     }                                                                                                        \
     static void prefix##_pack_b(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count,     \

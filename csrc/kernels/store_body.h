@@ -19,15 +19,16 @@ static inline vi accumulator(const int32_t *sums, size_t i, size_t c, const qk_s
     return acc;
 }
 
-static inline vf scaled(vi acc, size_t i, size_t c, const qk_store_args *args, const qk_store_rows *rows)
+static inline vf scaled(vi acc, float row_scale, size_t c, const qk_store_args *args)
 {
-    vf mult = vf_load(args->mult + c);
-    if (rows->row_scales)
-        mult = vf_mul(mult, vf_set1(rows->row_scales[i]));
-    vf y = vf_mul(vi_to_vf(acc), mult);
-    if (args->bias)
-        y = vf_add(y, vf_load(args->bias + c));
+    vf mult = vf_mul(vf_load(args->mult + c), vf_set1(row_scale));
+    vf y = vf_add(vf_mul(vi_to_vf(acc), mult), vf_load(args->bias + c));
     return vf_clamp(y, vf_set1(args->low), vf_set1(args->high));
+}
+
+static inline vi quantized(vi acc, float row_scale, size_t c, const qk_store_args *args)
+{
+    return vi_add(vf_round(scaled(acc, row_scale, c, args)), vi_set1(args->zero_point));
 }
 
 /* qk_requant_fixed */
@@ -57,21 +58,21 @@ static inline vi fixed(vi acc, size_t c, const qk_store_args *args)
                            size_t column, const qk_store_rows *rows, void *out, size_t out_row_bytes)        \
     {                                                                                                        \
         for (size_t i = 0; i < m; i++) {                                                                     \
+            const float row_scale = rows->row_scales ? rows->row_scales[i] : 1.0f;                           \
             out_type *dst = (out_type *)((char *)out + i * out_row_bytes);                                   \
             for (size_t j = 0; j < n; j += LANES) {                                                          \
                 size_t c = column + j;                                                                       \
                 vi acc = accumulator(tile + i * ld + j, i, c, args, rows);                                   \
                 put;                                                                                         \
             }                                                                                                \
+            (void)row_scale;                                                                                 \
         }                                                                                                    \
     }
 
 #define QK_DEFINE_STORES(isa)                                                                                \
     QK_DEFINE_STORE(store_s32, isa, int32_t, vi_store(dst + j, acc))                                         \
-    QK_DEFINE_STORE(store_f32, isa, float, vf_store(dst + j, scaled(acc, i, c, args, rows)))                 \
-    QK_DEFINE_STORE(                                                                                         \
-        store_q8, isa, uint8_t,                                                                              \
-        vi_store_bytes(dst + j, vi_add(vf_round(scaled(acc, i, c, args, rows)), vi_set1(args->zero_point)))) \
+    QK_DEFINE_STORE(store_f32, isa, float, vf_store(dst + j, scaled(acc, row_scale, c, args)))               \
+    QK_DEFINE_STORE(store_q8, isa, uint8_t, vi_store_bytes(dst + j, quantized(acc, row_scale, c, args)))     \
     QK_DEFINE_STORE(store_q8_fixed, isa, uint8_t, vi_store_bytes(dst + j, fixed(acc, c, args)))
 
 #endif

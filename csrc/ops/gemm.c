@@ -1,8 +1,12 @@
-/* The integer matrix product: blocking and packing around the kernels' register tiles.
+/* The integer matrix product: blocking, packing and threads around the kernels' register tiles.
  *
- *      for each block of rows of A that fits the L2 cache        pack it: panels of at most mr rows
- *        for each panel of B (nr columns)                        packed before, read once a block
- *          for each panel of A in the block                      run: mr x nr sums; store: scale, clamp, write
+ *      for each part of the output                               one a thread: a range of rows by a range of columns
+ *        for each block of rows of A that fits the L2 cache      pack it: panels of at most mr rows
+ *          for each panel of B (nr columns)                      packed before
+ *            for each chunk of k that fits the L1 cache
+ *              for each panel of A in the block                  run: mr x nr sums; with the last chunk, store
+ *
+ * While a chunk of B is multiplied, the kernels prefetch the one that follows it in memory, a slice with every tile.
  *
  * Exactness: kernels multiply whatever signedness they like best, the packers flip bytes to it, and with the zero
  * points moved likewise
@@ -10,172 +14,25 @@
  * holds modulo 2**32 and so gives the exact sum whenever that fits int32. Where it may not and the result is scaled, k
  * is split into chunks whose sums fit, added up in 64 bits.
  */
-#include <math.h>
+#include "ops/gemm.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
-#include "packed_b.h"
+#include "caches.h"
 #include "requant.h"
+#include "threads.h"
 
 enum {
-    A_BLOCK_BYTES = 256 * 1024, /* of packed A that should stay in a core's L2 cache */
-    WIDE_CHUNK = 32768,         /* k values whose raw sums fit int32: 255 * 255 * k < 2**31 */
+    CACHE_LINE = 64,
+    AHEAD_BYTES = 2048,      /* how far before its use B is fetched when it is read once */
+    WIDE_CHUNK = 32768,      /* k values whose raw sums fit int32: 255 * 255 * k < 2**31 */
+    SMALL_PART = 1 << 20,    /* multiply-adds that are not worth another thread */
     STACK_SCRATCH = 16 * 1024,
 };
 
-/* Everything about one product that does not change from tile to tile. */
-typedef struct product {
-    const qk_gemm_args *args;
-    qk_gemm_s8_type *gemm;
-    const qk_packed_b *b;
-    qk_store_type *store;
-    qk_store_args columns;
-    size_t element_bytes; /* of the output */
-    uint8_t a_flip;
-    int32_t a_shift;               /* what the flip adds to a zero point of A */
-    int32_t *a_zero_point;         /* [M] moved, when there is one a row; else NULL */
-    float *float_columns;          /* mult [padded_n], bias [padded_n] */
-    int32_t *int_columns;          /* column_term [padded_n], then the fixed-point triple */
-} product;
-
-/* ----------------------------------------------------------------------------------------------- arguments */
-
-static int positive(float x) { return x > 0.0f && x < INFINITY; }
-
-static qk_status check_values(const qk_gemm_args *args, size_t n)
-{
-    int32_t qmin = args->a.is_signed ? -128 : 0, qmax = args->a.is_signed ? 127 : 255;
-    for (size_t i = 0; i < args->a_zero_point_count; i++)
-        if (args->a_zero_point[i] < qmin || args->a_zero_point[i] > qmax)
-            return QK_BAD_ZERO_POINT;
-    if (args->output == QK_OUT_S32)
-        return QK_OK;
-    for (size_t j = 0; j < args->scales_count; j++)
-        if (!positive(args->scales[j]))
-            return QK_BAD_SCALE;
-    if (args->row_scales)
-        for (size_t i = 0; i < args->a.rows; i++)
-            if (!positive(args->row_scales[i]))
-                return QK_BAD_ROW_SCALES;
-    if (args->bias_f32)
-        for (size_t j = 0; j < n; j++)
-            if (!isfinite(args->bias_f32[j]))
-                return QK_BAD_BIAS;
-    if (args->output != QK_OUT_F32 && !positive(args->out_scale))
-        return QK_BAD_OUT_SCALE;
-    return QK_OK;
-}
-
-/* The largest |accumulator| that types, zero points, K and bias allow; saturates. */
-static uint64_t reach_of(const qk_gemm_args *args, const qk_packed_b *b)
-{
-    int32_t qmin = args->a.is_signed ? -128 : 0, qmax = args->a.is_signed ? 127 : 255, a_reach = 0;
-    for (size_t i = 0; i < args->a_zero_point_count; i++) {
-        int32_t z = args->a_zero_point[i];
-        int32_t reach = qmax - z > z - qmin ? qmax - z : z - qmin;
-        a_reach = reach > a_reach ? reach : a_reach;
-    }
-    uint64_t bias = 0, total;
-    for (size_t j = 0; args->bias_s32 && j < b->n; j++) {
-        uint64_t magnitude = (uint64_t)llabs((long long)args->bias_s32[j]);
-        bias = magnitude > bias ? magnitude : bias;
-    }
-    if (__builtin_mul_overflow(b->k, (uint64_t)(a_reach * b->magnitude), &total))
-        return UINT64_MAX;
-    return total > UINT64_MAX - bias ? UINT64_MAX : total + bias;
-}
-
-/* ------------------------------------------------------------------------------------------------- columns */
-
-/* Multiplier and shifts of scale / out_scale = mult / 2**31 * 2**(left - right), as TFLite's QuantizeMultiplier. */
-static qk_status fixed_point(float scale, float out_scale, int32_t *mult, int32_t *left, int32_t *right)
-{
-    int exponent;
-    double fraction = frexp((double)scale / (double)out_scale, &exponent);
-    long long q31 = llround(fraction * 2147483648.0);
-    if (q31 == 2147483648LL) {
-        q31 /= 2;
-        exponent++;
-    }
-    if (exponent > 30)
-        return QK_FIXED_SCALE;
-    if (exponent < -31) {
-        q31 = 0;
-        exponent = 0;
-    }
-    *mult = (int32_t)q31;
-    *left = exponent > 0 ? exponent : 0;
-    *right = exponent < 0 ? -exponent : 0;
-    return QK_OK;
-}
-
-/* Fill the arrays indexed by column, zero past n. */
-static qk_status prepare_columns(product *p)
-{
-    const qk_gemm_args *args = p->args;
-    const size_t n = p->b->n, padded = p->b->padded_n;
-    const int32_t *column_sums = qk_packed_column_sums(p->b);
-    int32_t *term = p->int_columns;
-
-    p->columns = (qk_store_args){
-        .column_term = term,
-        .b_zero_point = qk_packed_zero_point(p->b),
-        .column_sums = column_sums,
-        .zero_point = args->out_zero_point,
-        .low = args->clamp_low,
-        .high = args->clamp_high,
-    };
-    const uint32_t a_zero_point = p->a_zero_point ? 0 : (uint32_t)(args->a_zero_point[0] + p->a_shift);
-    for (size_t j = 0; j < n; j++)
-        term[j] = (int32_t)((args->bias_s32 ? (uint32_t)args->bias_s32[j] : 0) -
-                            a_zero_point * (uint32_t)column_sums[j]);
-    memset(term + n, 0, (padded - n) * sizeof *term);
-    if (args->output == QK_OUT_S32)
-        return QK_OK;
-
-    if (args->output != QK_OUT_F32) { /* clamp in steps of out_scale, around the zero point */
-        float qmin = (float)(args->out_type.qmin - args->out_zero_point);
-        float qmax = (float)(args->out_type.qmax - args->out_zero_point);
-        p->columns.fixed_low = qk_quantize_s32(args->clamp_low, args->out_scale, qmin, qmax);
-        p->columns.fixed_high = qk_quantize_s32(args->clamp_high, args->out_scale, qmin, qmax);
-        p->columns.low = (float)p->columns.fixed_low;
-        p->columns.high = (float)p->columns.fixed_high;
-    }
-    if (args->output == QK_OUT_Q8_FIXED) {
-        int32_t *mult = term + padded, *left = mult + padded, *right = left + padded;
-        memset(mult, 0, 3 * padded * sizeof *mult);
-        for (size_t j = 0; j < n; j++) {
-            float scale = args->scales[args->scales_count == 1 ? 0 : j];
-            qk_status status = fixed_point(scale, args->out_scale, mult + j, left + j, right + j);
-            if (status != QK_OK)
-                return status;
-        }
-        p->columns.fixed_mult = mult;
-        p->columns.fixed_left = left;
-        p->columns.fixed_right = right;
-        return QK_OK;
-    }
-    float *mult = p->float_columns, *bias = mult + padded, largest = 0.0f, largest_row = 1.0f;
-    memset(mult, 0, 2 * padded * sizeof *mult);
-    for (size_t j = 0; j < n; j++) {
-        float scale = args->scales[args->scales_count == 1 ? 0 : j];
-        mult[j] = args->output == QK_OUT_Q8 ? scale / args->out_scale : scale;
-        largest = mult[j] > largest ? mult[j] : largest;
-        if (args->bias_f32) {
-            bias[j] = args->output == QK_OUT_Q8 ? args->bias_f32[j] / args->out_scale : args->bias_f32[j];
-            if (!isfinite(bias[j]))
-                return QK_SCALE_OVERFLOW;
-        }
-    }
-    for (size_t i = 0; args->row_scales && i < args->a.rows; i++)
-        largest_row = i == 0 || args->row_scales[i] > largest_row ? args->row_scales[i] : largest_row;
-    if (!isfinite(largest) || !isfinite(largest * largest_row))
-        return QK_SCALE_OVERFLOW;
-    p->columns.mult = mult;
-    p->columns.bias = args->bias_f32 ? bias : NULL;
-    return QK_OK;
-}
+static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+static size_t round_up(size_t bytes) { return ceil_div(bytes, CACHE_LINE) * CACHE_LINE; }
 
 /* --------------------------------------------------------------------------------------------------- tiles */
 
@@ -186,7 +43,7 @@ typedef struct panel {
     const int32_t *row_sums; /* of the panel's rows, or NULL when no column has a zero point */
 } panel;
 
-static qk_store_rows rows_of(const product *p, const panel *a)
+static qk_store_rows rows_of(const qk_product *p, const panel *a)
 {
     return (qk_store_rows){
         .row_sums = a->row_sums,
@@ -195,38 +52,46 @@ static qk_store_rows rows_of(const product *p, const panel *a)
     };
 }
 
-/* Store whole columns straight to the output, a short last panel by way of a full one. */
-static void store_tile(const product *p, const panel *a, size_t col, const int32_t *tile)
+/* Multiply the last chunk and store: from the registers, or by way of the tile's sums where the kernel cannot, and for
+ * columns past the edge by way of a full tile. */
+static void finish_tile(const qk_product *p, const qk_gemm_tile *tile, const panel *a, size_t col)
 {
-    const size_t nr = p->gemm->nr, left = p->b->n - col;
+    const size_t left = p->b->n - col, out_row_bytes = p->args->out_row_bytes;
     const qk_store_rows rows = rows_of(p, a);
-    char *out = (char *)p->args->out + a->row * p->args->out_row_bytes + col * p->element_bytes;
-    if (left >= nr) {
-        p->store(tile, nr, a->m, nr, &p->columns, col, &rows, out, p->args->out_row_bytes);
+    char *out = (char *)p->args->out + a->row * out_row_bytes + col * p->element_bytes;
+    if (p->gemm->run_store[p->args->output] && left >= tile->n && !rows.row_sums && !rows.a_zero_point) {
+        p->gemm->run_store[p->args->output](tile, &p->columns, col, &rows, out, out_row_bytes);
+        return;
+    }
+    p->gemm->run(tile);
+    if (left >= tile->n) {
+        p->store(tile->sums, p->gemm->nr, a->m, tile->n, &p->columns, col, &rows, out, out_row_bytes);
         return;
     }
     int32_t edge[QK_MAX_MR * QK_MAX_NR];
-    const size_t edge_row_bytes = nr * p->element_bytes;
-    p->store(tile, nr, a->m, nr, &p->columns, col, &rows, edge, edge_row_bytes);
+    const size_t edge_row_bytes = tile->n * p->element_bytes;
+    p->store(tile->sums, p->gemm->nr, a->m, tile->n, &p->columns, col, &rows, edge, edge_row_bytes);
     for (size_t i = 0; i < a->m; i++)
-        memcpy(out + i * p->args->out_row_bytes, (char *)edge + i * edge_row_bytes, left * p->element_bytes);
+        memcpy(out + i * out_row_bytes, (char *)edge + i * edge_row_bytes, left * p->element_bytes);
 }
 
 /* A tile whose accumulators may exceed 32 bits: chunks of k in 64, then the store kernels' formulas in scalar code. */
-static void wide_tile(const product *p, const panel *a, size_t col, const uint8_t *b_panel)
+static void wide_tile(const qk_product *p, const qk_gemm_tile *whole, const panel *a, size_t col)
 {
     const qk_gemm_args *args = p->args;
-    const size_t nr = p->gemm->nr, kr = p->gemm->kr, chunk_steps = WIDE_CHUNK / kr;
+    const size_t nr = p->gemm->nr, chunk_steps = WIDE_CHUNK / p->gemm->kr;
     const size_t columns = p->b->n - col < nr ? p->b->n - col : nr;
     const qk_store_rows rows = rows_of(p, a);
-    _Alignas(64) int32_t tile[QK_MAX_MR * QK_MAX_NR];
     int64_t acc[QK_MAX_MR * QK_MAX_NR] = {0};
+    qk_gemm_tile tile = *whole;
 
     for (size_t step = 0; step < p->b->k_steps; step += chunk_steps) {
-        size_t steps = p->b->k_steps - step < chunk_steps ? p->b->k_steps - step : chunk_steps;
-        p->gemm->run(a->data + step * a->m * kr * p->gemm->a_bytes, b_panel + step * nr * kr, a->m, steps, tile);
-        for (size_t i = 0; i < a->m * nr; i++)
-            acc[i] += tile[i];
+        tile.first_step = (uint32_t)step;
+        tile.k_steps = (uint32_t)(p->b->k_steps - step < chunk_steps ? p->b->k_steps - step : chunk_steps);
+        p->gemm->run(&tile);
+        for (size_t i = 0; i < a->m; i++)
+            for (size_t j = 0; j < tile.n; j++)
+                acc[i * nr + j] += tile.sums[i * nr + j];
     }
     for (size_t i = 0; i < a->m; i++) {
         char *out = (char *)args->out + (a->row + i) * args->out_row_bytes + col * p->element_bytes;
@@ -239,8 +104,7 @@ static void wide_tile(const product *p, const panel *a, size_t col, const uint8_
             if (args->bias_s32)
                 exact += args->bias_s32[c];
             float mult = rows.row_scales ? p->columns.mult[c] * rows.row_scales[i] : p->columns.mult[c];
-            float y = qk_scale_acc((float)exact, mult, p->columns.bias, c);
-            y = qk_clamp_f32(y, p->columns.low, p->columns.high);
+            float y = qk_clamp_f32((float)exact * mult + p->columns.bias[c], p->columns.low, p->columns.high);
             if (args->output == QK_OUT_F32)
                 ((float *)out)[j] = y;
             else
@@ -251,63 +115,148 @@ static void wide_tile(const product *p, const panel *a, size_t col, const uint8_
 
 /* -------------------------------------------------------------------------------------------------- blocks */
 
-/* Rows [row, row + m) of A against all of B. */
-static void multiply_block(const product *p, size_t row, size_t m, int wide, uint8_t *packed_a, int32_t *row_sums)
-{
-    const size_t mr = p->gemm->mr, nr = p->gemm->nr;
-    const size_t row_bytes = (size_t)p->b->k_steps * p->gemm->kr * p->gemm->a_bytes;
-    const size_t panels = (m + mr - 1) / mr, height = m / panels, taller = m % panels; /* of nearly equal heights */
-    const qk_matrix *a = &p->args->a;
-    _Alignas(64) int32_t tile[QK_MAX_MR * QK_MAX_NR];
+/* A block of m rows of A from `row` on, packed in panels of nearly equal heights. */
+typedef struct block {
+    size_t row, m, panels;
+    size_t height, taller; /* of the panels; as many of the first have a row more */
+    uint8_t *packed_a;
+    int32_t *row_sums; /* or NULL */
+    int32_t *acc;      /* sums between the chunks of k, [m][nr] */
+} block;
 
-    for (size_t i = 0, at = 0; i < panels; i++) {
-        size_t rows = height + (i < taller);
-        p->gemm->pack_a(a->data + (ptrdiff_t)(row + at) * a->row_stride, a->row_stride, a->col_stride, rows, a->cols,
-                        p->a_flip, packed_a + at * row_bytes, row_sums ? row_sums + at : NULL);
-        at += rows;
+static panel panel_of(const qk_product *p, const block *rows, size_t i)
+{
+    const size_t at = i * rows->height + (i < rows->taller ? i : rows->taller);
+    return (panel){rows->packed_a + at * p->a_stride, rows->row + at, rows->height + (i < rows->taller),
+                   rows->row_sums ? rows->row_sums + at : NULL};
+}
+
+static void pack_block(const qk_product *p, const block *rows)
+{
+    const qk_matrix *a = &p->args->a;
+    for (size_t i = 0; i < rows->panels; i++) {
+        const panel to = panel_of(p, rows, i);
+        p->gemm->pack_a(a->data + (ptrdiff_t)to.row * a->row_stride, a->row_stride, a->col_stride, to.m, a->cols,
+                        p->a_flip, (uint8_t *)to.data, p->a_stride, (int32_t *)to.row_sums);
     }
-    for (size_t col = 0; col < p->b->n; col += nr) {
-        const uint8_t *b_panel = qk_packed_panel(p->b, col / nr);
-        for (size_t i = 0, at = 0; i < panels; i++) {
-            panel a_panel = {packed_a + at * row_bytes, row + at, height + (i < taller),
-                             row_sums ? row_sums + at : NULL};
-            if (wide) {
-                wide_tile(p, &a_panel, col, b_panel);
-            } else {
-                p->gemm->run(a_panel.data, b_panel, a_panel.m, p->b->k_steps, tile);
-                store_tile(p, &a_panel, col, tile);
-            }
-            at += a_panel.m;
+}
+
+/* All of k for the block and the panel of B that starts at column col. */
+static void multiply_panel(const qk_product *p, const block *rows, size_t col)
+{
+    const qk_packed_b *b = p->b;
+    const size_t n = qk_packed_width(b, col), step_bytes = n * b->kr;
+    _Alignas(64) int32_t tile_sums[QK_MAX_MR * QK_MAX_NR];
+    qk_gemm_tile tile = {.b = qk_packed_panel(b, col / b->nr), .a_stride = p->a_stride, .n = (uint32_t)n, .sums = tile_sums};
+
+    for (size_t first = 0; first == 0 || first < b->k_steps; first += p->chunk_steps) {
+        const size_t steps = b->k_steps - first < p->chunk_steps ? b->k_steps - first : p->chunk_steps;
+        const int is_last = first + steps == b->k_steps;
+        const uint8_t *next = tile.b + (first + steps) * step_bytes;
+        tile.first_step = (uint32_t)first;
+        tile.k_steps = (uint32_t)steps;
+        tile.accumulate = first > 0;
+        tile.prefetch_stride = rows->panels == 1 ? step_bytes : step_bytes / rows->panels + 1;
+        for (size_t i = 0; i < rows->panels; i++) {
+            const panel a = panel_of(p, rows, i);
+            tile.a = a.data;
+            tile.m = (uint32_t)a.m;
+            tile.prefetch = rows->panels == 1 ? tile.b + first * step_bytes + AHEAD_BYTES
+                                              : next + i * steps * tile.prefetch_stride;
+            if (p->chunk_steps < b->k_steps)
+                tile.sums = rows->acc + (a.row - rows->row) * p->gemm->nr;
+            if (p->wide)
+                wide_tile(p, &tile, &a, col);
+            else if (is_last)
+                finish_tile(p, &tile, &a, col);
+            else
+                p->gemm->run(&tile);
         }
     }
 }
 
-/* Rows of A in one block: tiles of about A_BLOCK_BYTES, at least one, spread evenly: each block reads all of B. */
-static size_t block_rows(const product *p)
+/* The bounds of share i of `count` things in `shares`. */
+static size_t share(size_t count, size_t shares, size_t i) { return count * i / shares; }
+
+/* A task: part i of the output. */
+static void multiply_part(void *context, size_t i)
 {
-    const size_t mr = p->gemm->mr, tiles = (p->args->a.rows + mr - 1) / mr;
-    const size_t tile_bytes = (size_t)p->b->k_steps * p->gemm->kr * p->gemm->a_bytes * mr;
-    const size_t fitting = A_BLOCK_BYTES / (tile_bytes + 1) + 1, blocks = (tiles + fitting - 1) / fitting;
-    const size_t rows = (tiles + blocks - 1) / blocks * mr;
-    return rows < p->args->a.rows ? rows : p->args->a.rows;
+    const qk_product *p = context;
+    const size_t mr = p->gemm->mr, nr = p->gemm->nr, m = p->args->a.rows;
+    const size_t tiles = (m + mr - 1) / mr, panels = (p->b->n + nr - 1) / nr;
+    const size_t r = i / p->column_parts, c = i % p->column_parts;
+    const size_t row_end = share(tiles, p->row_parts, r + 1) * mr < m ? share(tiles, p->row_parts, r + 1) * mr : m;
+    const size_t first_col = share(panels, p->column_parts, c) * nr, col_end = share(panels, p->column_parts, c + 1) * nr;
+    uint8_t *scratch = p->scratch + i * p->part_bytes;
+    block rows = {
+        .packed_a = scratch,
+        .row_sums = p->b->any_zero_point ? (int32_t *)(scratch + p->row_sum_offset) : NULL,
+        .acc = (int32_t *)(scratch + p->acc_offset),
+    };
+    for (rows.row = share(tiles, p->row_parts, r) * mr; rows.row < row_end; rows.row += rows.m) {
+        rows.m = row_end - rows.row < p->block_rows ? row_end - rows.row : p->block_rows;
+        rows.panels = ceil_div(rows.m, mr);
+        rows.height = rows.m / rows.panels;
+        rows.taller = rows.m % rows.panels;
+        pack_block(p, &rows);
+        for (size_t col = first_col; col < col_end && col < p->b->n; col += nr)
+            multiply_panel(p, &rows, col);
+    }
 }
 
-/* Bytes for `count` elements, in whole cache lines. */
-static size_t part_bytes(size_t count, size_t size) { return (count * size + 63) / 64 * 64; }
+/* ------------------------------------------------------------------------------------------------- products */
+
+/* The grid of parts: as many as threads and work allow, of nearly equal size; among those, along the longer side, so that
+ * the larger operand is read once. */
+static void cut_into_parts(qk_product *p)
+{
+    const size_t m = p->args->a.rows, n = p->b->n;
+    const size_t tiles = ceil_div(m, p->gemm->mr), panels = ceil_div(n, p->gemm->nr);
+    const double work = (double)m * (double)n * (double)p->b->k / SMALL_PART;
+    const size_t threads = (size_t)qk_get_num_threads(), parts = work < (double)threads ? (size_t)work : threads;
+    size_t best = tiles * panels;
+    p->row_parts = p->column_parts = 1;
+    for (size_t across = 1; across <= parts; across++) { /* parts along the longer side, falling */
+        const size_t longer = parts / across, columns = n >= m ? longer : across, rows = n >= m ? across : longer;
+        const size_t largest = ceil_div(tiles, rows) * ceil_div(panels, columns);
+        if (rows <= tiles && columns <= panels && largest < best) {
+            best = largest;
+            p->row_parts = rows;
+            p->column_parts = columns;
+        }
+    }
+}
+
+/* The sizes of blocks and chunks, of nearly equal size each. */
+static void choose_blocks(qk_product *p)
+{
+    const qk_gemm_s8_type *gemm = p->gemm;
+    const size_t lines = ceil_div((size_t)p->b->k_steps * gemm->kr * gemm->a_bytes, CACHE_LINE);
+    /* Rows an odd number of lines apart, lest the rows of a tile meet in the same sets of the cache. */
+    p->a_stride = (gemm->a_by_rows ? lines | 1 : lines ? lines : 1) * CACHE_LINE;
+
+    const size_t tiles = ceil_div(ceil_div(p->args->a.rows, gemm->mr), p->row_parts);
+    const size_t fitting = qk_caches.l2 / 2 / (p->a_stride * gemm->mr) + 1;
+    const size_t rows = ceil_div(tiles, ceil_div(tiles, fitting)) * gemm->mr;
+    p->block_rows = rows < p->args->a.rows ? rows : p->args->a.rows;
+
+    const size_t chunks = ceil_div((size_t)p->b->k_steps * gemm->nr * gemm->kr, 3 * qk_caches.l1d);
+    p->chunk_steps = p->wide || chunks < 2 ? (p->b->k_steps ? p->b->k_steps : 1) : ceil_div(p->b->k_steps, chunks);
+}
 
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
-    product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b};
+    qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b};
     const size_t m = args->a.rows, padded = p.b->padded_n;
     if (p.b->isa != qk_kernels.isa_of[QK_SLOT_gemm_s8])
         return QK_FOREIGN_LAYOUT;
-    qk_status status = check_values(args, p.b->n);
+    qk_status status = qk_check_gemm_values(args, p.b->n);
     if (status != QK_OK)
         return status;
-    int wide = args->output != QK_OUT_S32 && reach_of(args, p.b) > INT32_MAX;
-    if (wide && args->output == QK_OUT_Q8_FIXED)
+    p.wide = args->output != QK_OUT_S32 && qk_gemm_reach(args, p.b) > INT32_MAX;
+    if (p.wide && args->output == QK_OUT_Q8_FIXED)
         return QK_FIXED_RANGE;
-    if (wide && p.b->k > 1 << 23) /* sums of 2**23 bytes still fit int32 */
+    if (p.wide && p.b->k > 1 << 23) /* sums of 2**23 bytes still fit int32 */
         return QK_TOO_LARGE;
     if (m == 0 || p.b->n == 0)
         return QK_OK;
@@ -316,37 +265,40 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     case QK_OUT_S32: p.store = qk_kernels.store_s32; p.element_bytes = 4; break;
     case QK_OUT_F32: p.store = qk_kernels.store_f32; p.element_bytes = 4; break;
     case QK_OUT_Q8: p.store = qk_kernels.store_q8; p.element_bytes = 1; break;
-    case QK_OUT_Q8_FIXED: p.store = qk_kernels.store_q8_fixed; p.element_bytes = 1; break;
+    default: p.store = qk_kernels.store_q8_fixed; p.element_bytes = 1; break;
     }
     p.a_flip = args->a.is_signed == p.gemm->a_signed ? 0 : 0x80;
     p.a_shift = qk_shift_of_flip(p.a_flip, args->a.is_signed);
+    cut_into_parts(&p);
+    choose_blocks(&p);
 
-    /* One piece of scratch memory, on the stack when small. */
-    const size_t rows = block_rows(&p);
-    const size_t a_bytes = part_bytes(rows, (size_t)p.b->k_steps * p.gemm->kr * p.gemm->a_bytes);
-    const size_t sum_bytes = p.b->any_zero_point ? part_bytes(rows, sizeof(int32_t)) : 0;
-    const size_t zero_point_bytes = args->a_zero_point_count > 1 ? part_bytes(m, sizeof(int32_t)) : 0;
-    const size_t int_bytes = part_bytes((args->output == QK_OUT_Q8_FIXED ? 4 : 1) * padded, sizeof(int32_t));
-    const size_t float_bytes = args->output == QK_OUT_S32 ? 0 : part_bytes(2 * padded, sizeof(float));
-    const size_t total = a_bytes + sum_bytes + zero_point_bytes + int_bytes + float_bytes;
+    /* One piece of scratch memory, on the stack when small: arrays of the whole product, then those of each part. */
+    const size_t zero_point_bytes = args->a_zero_point_count > 1 ? round_up(m * sizeof(int32_t)) : 0;
+    const size_t int_bytes = round_up((args->output == QK_OUT_Q8_FIXED ? 4 : 1) * padded * sizeof(int32_t));
+    const size_t float_bytes = args->output == QK_OUT_S32 ? 0 : round_up(2 * padded * sizeof(float));
+    p.row_sum_offset = p.block_rows * p.a_stride;
+    p.acc_offset = p.row_sum_offset + (p.b->any_zero_point ? round_up(p.block_rows * sizeof(int32_t)) : 0);
+    p.part_bytes = p.acc_offset + (p.chunk_steps < p.b->k_steps ? p.block_rows * p.gemm->nr * sizeof(int32_t) : 0);
+    p.part_bytes = round_up(p.part_bytes);
+    const size_t parts = p.row_parts * p.column_parts;
+    const size_t total = zero_point_bytes + int_bytes + float_bytes + parts * p.part_bytes;
     _Alignas(64) uint8_t stack_scratch[STACK_SCRATCH];
-    uint8_t *heap_scratch = total > sizeof stack_scratch ? aligned_alloc(64, total) : NULL;
+    uint8_t *heap_scratch = total > sizeof stack_scratch ? aligned_alloc(CACHE_LINE, total) : NULL;
     if (total > sizeof stack_scratch && !heap_scratch)
         return QK_NO_MEMORY;
-    uint8_t *packed_a = heap_scratch ? heap_scratch : stack_scratch;
-    int32_t *row_sums = sum_bytes ? (int32_t *)(packed_a + a_bytes) : NULL;
-    int32_t *a_zero_point = (int32_t *)(packed_a + a_bytes + sum_bytes);
-    p.int_columns = (int32_t *)((uint8_t *)a_zero_point + zero_point_bytes);
-    p.float_columns = (float *)((uint8_t *)p.int_columns + int_bytes);
-
+    uint8_t *scratch = heap_scratch ? heap_scratch : stack_scratch;
     if (zero_point_bytes) {
+        p.a_zero_point = (int32_t *)scratch;
         for (size_t i = 0; i < m; i++)
-            a_zero_point[i] = args->a_zero_point[i] + p.a_shift;
-        p.a_zero_point = a_zero_point;
+            p.a_zero_point[i] = args->a_zero_point[i] + p.a_shift;
     }
-    status = prepare_columns(&p);
-    for (size_t row = 0; status == QK_OK && row < m; row += rows)
-        multiply_block(&p, row, m - row < rows ? m - row : rows, wide, packed_a, row_sums);
+    p.int_columns = (int32_t *)(scratch + zero_point_bytes);
+    p.float_columns = (float *)(scratch + zero_point_bytes + int_bytes);
+    p.scratch = scratch + zero_point_bytes + int_bytes + float_bytes;
+
+    status = qk_prepare_columns(&p);
+    if (status == QK_OK)
+        qk_parallel_for(multiply_part, &p, parts);
     free(heap_scratch);
     return status;
 }

@@ -21,11 +21,12 @@ static int add_part(uint64_t *total, uint64_t count, uint64_t size, uint64_t *of
 static int lay_out(uint64_t k, uint64_t n, qk_packed_b *b, uint64_t *total)
 {
     qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
-    uint64_t k_steps = k / gemm->kr + (k % gemm->kr != 0), panels = n / gemm->nr + (n % gemm->nr != 0), ignored;
+    uint64_t k_steps = k / gemm->kr + (k % gemm->kr != 0), whole_panels = n / gemm->nr, ignored;
+    uint64_t last = (n % gemm->nr + gemm->n_unit - 1) / gemm->n_unit * gemm->n_unit; /* columns of a narrower panel */
     *b = (qk_packed_b){
         .k = k,
         .n = n,
-        .padded_n = panels * gemm->nr,
+        .padded_n = whole_panels * gemm->nr + last,
         .k_steps = (uint32_t)k_steps,
         .isa = (uint8_t)qk_kernels.isa_of[QK_SLOT_gemm_s8],
         .nr = gemm->nr,
@@ -36,7 +37,8 @@ static int lay_out(uint64_t k, uint64_t n, qk_packed_b *b, uint64_t *total)
     *total = 0;
     return add_part(&b->panel_bytes, k_steps, (uint64_t)gemm->nr * gemm->kr, &ignored) &&
            add_part(total, 1, sizeof *b, &ignored) && add_part(total, b->padded_n, 4, &b->zero_point) &&
-           add_part(total, b->padded_n, 4, &b->column_sums) && add_part(total, panels, b->panel_bytes, &b->panels);
+           add_part(total, b->padded_n, 4, &b->column_sums) &&
+           add_part(total, whole_panels, b->panel_bytes, &b->panels) && add_part(total, k_steps, last * gemm->kr, &ignored);
 }
 
 qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
@@ -92,10 +94,11 @@ void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
     for (size_t j = 0; j < header->n; j++)
         zero_point[j] = qk_packed_zero_point(header)[j] - shift;
     for (size_t k = 0; k < header->k; k++) {
-        size_t step = k / header->kr * header->nr * header->kr + k % header->kr;
         for (size_t j = 0; j < header->n; j++) {
             const uint8_t *panel = qk_packed_panel(header, j / header->nr);
-            b[k * header->n + j] = panel[step + j % header->nr * header->kr] ^ header->flip;
+            const size_t width = qk_packed_width(header, j - j % header->nr);
+            b[k * header->n + j] =
+                panel[(k / header->kr * width + j % header->nr) * header->kr + k % header->kr] ^ header->flip;
         }
     }
 }

@@ -11,37 +11,41 @@ enum { MR = 4, NR = 16 };
 
 QK_DEFINE_PACKERS(scalar, 1, NR, 1, 1)
 
-static inline void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
+static inline void tile_rows(const qk_gemm_tile *tile, const size_t m)
 {
+    const int8_t *a = (const int8_t *)tile->a + tile->first_step * m, *b = (const int8_t *)tile->b + tile->first_step * NR;
     uint32_t acc[MR][NR] = {{0}};
-    for (size_t k = 0; k < k_steps; k++, a += m, b += NR)
+    for (size_t k = 0; k < tile->k_steps; k++, a += m, b += NR)
         for (size_t i = 0; i < m; i++)
             for (size_t j = 0; j < NR; j++)
                 acc[i][j] += (uint32_t)((int32_t)a[i] * b[j]);
     for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < NR; j++)
-            tile[i * NR + j] = (int32_t)acc[i][j];
+        for (size_t j = 0; j < NR; j++) {
+            int32_t *sum = tile->sums + i * NR + j;
+            *sum = (int32_t)((tile->accumulate ? (uint32_t)*sum : 0) + acc[i][j]);
+        }
 }
 
-static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
+static void run(const qk_gemm_tile *tile)
 {
-    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, k_steps, tile);)
+    QK_UNROLL8(i, MR, if (tile->m == i + 1) tile_rows(tile, i + 1);)
 }
 
 /* Plain C has no instruction of its own: the tile itself, with everything in the L1 cache. */
 static uint64_t peak(uint64_t rounds)
 {
     enum { K = 256 };
-    int8_t a[K * MR] = {1}, b[K * NR] = {1};
-    int32_t tile[MR * NR];
+    uint8_t a[K * MR] = {1}, b[K * NR] = {1};
+    int32_t sums[MR * NR];
+    const qk_gemm_tile tile = {.a = a, .b = b, .m = MR, .n = NR, .k_steps = K, .sums = sums};
     for (uint64_t r = 0; r < rounds; r++) {
-        run(a, b, MR, K, tile);
-        __asm__ volatile("" : : "r"(a), "r"(b), "r"(tile) : "memory"); /* all three may be read and changed here */
+        run(&tile);
+        __asm__ volatile("" : : "r"(a), "r"(b), "r"(sums) : "memory"); /* all three may be read and changed here */
     }
     return rounds * K * MR * NR;
 }
 
 qk_gemm_s8_type qk_gemm_s8_scalar = {
-    .mr = MR, .nr = NR, .kr = 1, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
+    .mr = MR, .nr = NR, .kr = 1, .n_unit = NR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
     .pack_a = scalar_pack_a, .pack_b = scalar_pack_b, .run = run, .peak = peak,
 };

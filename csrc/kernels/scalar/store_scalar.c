@@ -17,7 +17,7 @@ static inline int32_t accumulator(int32_t sum, size_t i, size_t c, const qk_stor
 static inline float scaled(int32_t acc, size_t i, size_t c, const qk_store_args *args, const qk_store_rows *rows)
 {
     float mult = rows->row_scales ? args->mult[c] * rows->row_scales[i] : args->mult[c];
-    return qk_clamp_f32(qk_scale_acc((float)acc, mult, args->bias, c), args->low, args->high);
+    return qk_clamp_f32((float)acc * mult + args->bias[c], args->low, args->high);
 }
 
 /* Defines one store kernel: `value` is computed from `acc`, row `i` and column `c`. */
