@@ -77,7 +77,7 @@ def num_threads(n):
 
 
 def available_cpus(proc="/proc/self", cgroups="/sys/fs/cgroup"):
-    """How many CPUs this process may use: by its affinity, and by the CPU quotas of its cgroup and of all above that."""
+    """How many CPUs this process may use: by its affinity, and by the CPU quotas of its cgroup and all above it."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min([affinity, *_quotas(proc, cgroups)])))
 

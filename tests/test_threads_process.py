@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-# Each script runs in an interpreter of its own, because it ends it or leaves children behind. It starts with a parallel
-# product, so that the pool has its threads.
+# Each script runs in an interpreter of its own, because it ends that or has children.
 START = """
 import atexit, os, signal, sys, threading, time, warnings
 import numpy as np
@@ -104,13 +103,23 @@ def test_products_at_exit():
 
 
 def test_exit_from_another_thread():
-    run("threading.Thread(target=forever, daemon=True).start(); threading.Timer(0.05, os._exit, [0]).start(); forever()")
+    run("""
+threading.Thread(target=forever, daemon=True).start()
+threading.Timer(0.05, os._exit, [0]).start()
+forever()
+""")
 
 
 def test_interrupt():
     """Ctrl-C reaches Python, though other threads are at work."""
-    code = START + "product(); print('ready', flush=True); forever()"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    code = START + """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits "ignore"
+product()
+print("ready", flush=True)
+forever()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         time.sleep(0.05)
         child.send_signal(signal.SIGINT)
