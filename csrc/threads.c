@@ -7,15 +7,16 @@
  *      owner    open: gate = seats          draw tasks    close: seats = 0    wait until nobody is inside
  *      worker   enter: a seat becomes one more inside     draw tasks          leave: one fewer inside
  *
- * As both counts are one word, a worker is either inside before the gate closes, and then waited for, or it stays outside
- * and touches nothing of the job: a worker that the system is slow to schedule delays nobody. One that is awake may enter
- * twice; it finds no task the second time. Who finds the pool busy works alone: many callers are parallel already.
+ * As both counts are one word, a worker is either inside before the gate closes, and then waited for, or it stays
+ * outside and touches nothing of the job: a worker that the system is slow to schedule delays nobody. One that is awake
+ * may enter twice; it finds no task the second time. Who finds the pool busy works alone: many callers are parallel
+ * already.
  *
- * Waking is Dekker's protocol and needs the sequentially consistent order that C's atomics have by default: whoever parks
- * announces it and then looks at the gate once more, whoever moves the gate then looks for announcements.
+ * Waking is Dekker's protocol and needs the sequentially consistent order that C's atomics have by default: whoever
+ * parks announces it and then looks at the gate once more, whoever moves the gate then looks for announcements.
  *
- * fork: the child has only the thread that forked, so its pool becomes an empty one that fills on first use, whatever the
- * parent's was doing. Exit: workers hold nothing that outlives them, and end with the process.
+ * fork: the child has only the thread that forked, so its pool becomes an empty one that fills on first use, whatever
+ * the parent's was doing. Exit: workers hold nothing that outlives them, and end with the process.
  */
 #define _GNU_SOURCE
 #include "threads.h"
@@ -24,7 +25,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <string.h>
 
 #include "qkernels.h"
 

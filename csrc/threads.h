@@ -4,9 +4,9 @@
 
 #include <stddef.h>
 
-/* Call task(context, i) once for each i in [0, count), in any order, on up to qk_get_num_threads() threads, the caller's
- * among them; returns when all are done. The caller works alone when the threads are at work for another one (which may
- * be the task that it is running itself), or when the system grants none. */
+/* Call task(context, i) once for each i in [0, count), in any order, on up to qk_get_num_threads() threads, the
+ * caller's among them; returns when all are done. The caller works alone when the threads are at work for another one
+ * (which may be the task that it is running itself), or when the system grants none. */
 void qk_parallel_for(void (*task)(void *context, size_t i), void *context, size_t count);
 
 #endif

@@ -4,11 +4,13 @@ from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_
 from .dispatch import cpu_info
 from .gemm import PackedB, int8_gemm, pack_b
 from .packing import pack, unpack
+from .threads import get_num_threads, num_threads, set_num_threads
 from .weights import QuantizedWeight, linear, quantize_weight
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
-    "fake_quantize", "int8_gemm", "linear", "pack", "pack_b", "quantize", "quantize_weight", "unpack",
+    "fake_quantize", "get_num_threads", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
+    "quantize_weight", "set_num_threads", "unpack",
 ]

@@ -14,6 +14,7 @@ def print_info(_):
     for key in ("features", "built", "supported"):
         print(f"{key:<10} {' '.join(info[key])}")
     print(f"selected   {info['selected']}")
+    print(f"threads    {info['threads']}")
     print("kernels")
     for slot, isa in info["kernels"].items():
         print(f"  {slot:<24} {isa}")
@@ -25,7 +26,7 @@ def main(argv=None):
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    info = commands.add_parser("info", help="CPU features, ISAs, and the kernel in each slot")
+    info = commands.add_parser("info", help="CPU features, ISAs, threads, and the kernel in each slot")
     info.set_defaults(run=print_info)
 
     command = commands.add_parser("demo", help="a sentence encoder with int8 linear layers, against float32")

@@ -219,6 +219,7 @@ def measure(folder: Path, sentences: Sequence[str], args: argparse.Namespace) ->
     rounds = len(batches) * args.repeat
     with (
         threadpool_limits(1),
+        qkernels.num_threads(1),
         tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar,
     ):
         vectors, times = encode_in_turns([float32, int8], batches, args.repeat, bar.update)

@@ -6,7 +6,7 @@ from . import _core
 
 
 def cpu_info():
-    """CPU features, ISAs and the kernels in use.
+    """CPU features, ISAs, the kernels in use and the number of threads.
 
     Returns
     -------
@@ -15,7 +15,8 @@ def cpu_info():
         features : list of str, the CPU features found, of those that an ISA asks for;
         built, supported : list of str, ISAs in this package / usable on this CPU, weakest first;
         selected : str, the ISA in use (the best supported, or what ``QKERNELS_ISA`` says);
-        kernels : dict of str to str, the ISA whose kernel each slot has.
+        kernels : dict of str to str, the ISA whose kernel each slot has;
+        threads : int, how many a call may use (see `set_num_threads`).
     """
     isas = _core.isas()
     return {
@@ -25,4 +26,5 @@ def cpu_info():
         "supported": [name for name, _, supported in isas if supported],
         "selected": _core.selected_isa(),
         "kernels": _core.kernels(),
+        "threads": _core.get_num_threads(),
     }

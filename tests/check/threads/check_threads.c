@@ -1,7 +1,8 @@
 /* The thread pool under stress; then, with --bench, its latencies. Built and started by check.py --threads.
  *
- * A lost wakeup, a worker that never comes or a child that hangs shows as a check that does not end, which alarm() turns
- * into a failure. Data that tasks and their caller share is not atomic: ThreadSanitizer sees whether the pool orders it.
+ * A lost wakeup, a worker that never comes or a child that hangs shows as a check that does not end, which alarm()
+ * turns into a failure. Data that tasks and their caller share is not atomic: ThreadSanitizer sees whether the pool
+ * orders it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -191,6 +192,17 @@ static void check_every_worker_comes(void)
     }
 }
 
+/* The next job comes at every moment around that when the worker parks. */
+static void check_none_sleeps_on(void)
+{
+    qk_set_num_threads(2);
+    for (int round = 0; round < 30000; round++) {
+        for (double end = now() + 5e-9 * (round % 20000); now() < end;)
+            ;
+        run_meeting(2);
+    }
+}
+
 static void check_owner_parks(void)
 {
     for (int threads = 2; threads <= 4; threads++) {
@@ -288,6 +300,7 @@ static const struct check {
     {"no threads granted", check_no_threads_granted},
     {"each task once", check_each_task_once},
     {"every worker comes", check_every_worker_comes},
+    {"none sleeps on", check_none_sleeps_on},
     {"the owner parks", check_owner_parks},
     {"idle costs nothing", check_idle_costs_nothing},
     {"nested calls", check_nested},
