@@ -7,23 +7,18 @@ import math
 
 import numpy as np
 
-NO_BOUNDS = (-math.inf, math.inf)
-ACTIVATIONS = {None: NO_BOUNDS, "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+ACTIVATIONS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
 class QType:
     """A quantized type: its name, range and storage dtype."""
 
-    __slots__ = ("name", "qmin", "qmax", "is_signed", "storage")
+    __slots__ = ("name", "qmin", "qmax", "storage", "range")
 
     def __init__(self, name, qmin, qmax):
-        self.name, self.qmin, self.qmax, self.is_signed = name, qmin, qmax, qmin < 0
+        self.name, self.qmin, self.qmax = name, qmin, qmax
         self.storage = np.dtype(np.int8 if qmin < 0 else np.uint8)
-
-    @property
-    def range(self):
-        """(qmin, qmax, is_signed), as the binding takes it."""
-        return {"qmin": self.qmin, "qmax": self.qmax, "is_signed": self.is_signed}
+        self.range = {"qmin": qmin, "qmax": qmax, "is_signed": qmin < 0}  # as the binding takes it
 
 
 QTYPES = {
@@ -155,7 +150,7 @@ def gemm_bias(x, n, scaled):
 
 def clamp_bounds(activation):
     """The (low, high) bounds of an activation, in real units."""
-    if activation is None or isinstance(activation, str):
+    if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: got {activation!r}, takes None, 'relu', 'relu6' or a (low, high) pair")
         return ACTIVATIONS[activation]
@@ -170,9 +165,7 @@ def clamp_bounds(activation):
 
 
 def gemm_dtype(out_dtype, scaled):
-    """The dtype of a product."""
-    if out_dtype is None:
-        return np.dtype(np.float32 if scaled else np.int32)
+    """The dtype of a product that is asked for, when it goes with scales, or without."""
     try:
         dtype = np.dtype(out_dtype)
     except TypeError:

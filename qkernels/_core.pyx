@@ -101,10 +101,15 @@ select_isa(os.environ.get("QKERNELS_ISA") or None, "QKERNELS_ISA")
 
 # -------------------------------------------------------------------------------------------------- results
 
-def empty(tuple shape, dtype, str name):
+cpdef cnp.ndarray empty(tuple shape, cnp.dtype dtype, str name):
     """np.empty, with a ValueError that names the argument when the size overflows."""
+    cdef cnp.npy_intp lengths[64]  # as many as NumPy's arrays have at most
+    cdef int ndim = 0
+    for length in shape:
+        lengths[ndim] = length
+        ndim += 1
     try:
-        return np.empty(shape, dtype)
+        return cnp.PyArray_EMPTY(ndim, lengths, dtype.type_num, 0)
     except ValueError:
         raise ValueError(f"{name}: a result of shape {shape} is too large to address") from None
 
@@ -113,8 +118,8 @@ cdef void bounds(cnp.ndarray x, size_t *low, size_t *high) noexcept:
     """The addresses between which x lies."""
     cdef ptrdiff_t span
     low[0] = <size_t>data(x)
-    high[0] = low[0] + x.itemsize
-    for axis in range(x.ndim):
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(x)
+    for axis in range(cnp.PyArray_NDIM(x)):
         span = (x.shape[axis] - 1) * x.strides[axis]
         if span < 0:
             low[0] += span
@@ -145,13 +150,16 @@ cdef class Output:
     cdef readonly cnp.ndarray buffer
 
     def __init__(self, out, tuple shape, dtype, str name, *inputs):
+        self.take(out, shape, np.dtype(dtype), name, inputs)
+
+    cdef int take(self, out, tuple shape, cnp.dtype dtype, str name, tuple inputs) except -1:
         if out is None:
             self.out = self.buffer = empty(shape, dtype, name)
-            return
+            return 0
         if not isinstance(out, cnp.ndarray):
             raise TypeError(f"out: got {type(out).__name__}, takes a NumPy array")
         if out.dtype != dtype or not out.dtype.isnative:
-            raise TypeError(f"out: got dtype {out.dtype}, takes {np.dtype(dtype)}")
+            raise TypeError(f"out: got dtype {out.dtype}, takes {dtype}")
         if out.shape != shape:
             raise ValueError(f"out: got shape {out.shape}, takes {shape}")
         if not cnp.PyArray_ISWRITEABLE(out):
@@ -160,9 +168,9 @@ cdef class Output:
             if isinstance(other, cnp.ndarray) and overlap(out, other):
                 raise ValueError("out: shares memory with an input")
         self.out = out
-        self.buffer = out if cnp.PyArray_IS_C_CONTIGUOUS(out) else np.empty(shape, dtype)
+        self.buffer = out if cnp.PyArray_IS_C_CONTIGUOUS(out) else empty(shape, dtype, name)
 
-    def done(self):
+    cpdef cnp.ndarray done(self):
         if self.buffer is not self.out:
             self.out[...] = self.buffer
         return self.out

@@ -4,22 +4,27 @@
 # arithmetic; the converters of _arguments.py bring any other into that form, or refuse it.
 
 cdef extern from "Python.h":
-    long PyLong_AsLongAndOverflow(object x, int *overflow) noexcept
+    long PyLong_AsLongAndOverflow(object x, int *overflow) except? -1
 
 cdef cnp.dtype INT32 = np.dtype(np.int32), FLOAT32 = np.dtype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------ arguments
 
-cdef inline bint as_int32(x, int32_t *value) noexcept:
-    """Whether x is a Python int of 32 bits, which then goes to value."""
+cdef inline bint as_int32(x, int32_t *value) except -1:
+    """Whether x is a Python int, or a zero point as quantizers give it, of 32 bits; it then goes to value."""
     cdef int overflow = 0
     cdef long whole
-    if type(x) is not int:
+    if type(x) is not int and not isinstance(x, (np.int8, np.uint8)):
         return False
     whole = PyLong_AsLongAndOverflow(x, &overflow)
     value[0] = <int32_t>whole
     return overflow == 0 and value[0] == whole
+
+
+cdef inline bint is_float(x):
+    """Whether x is a number that C rounds to float32 as NumPy does."""
+    return isinstance(x, (float, np.float32))
 
 
 cdef inline bint is_vector(x, int type_number, Py_ssize_t length) noexcept:
@@ -36,21 +41,26 @@ cdef inline cnp.ndarray new_vector(Py_ssize_t length, int type_number):
 cdef cnp.ndarray zero_points(x, str name, Py_ssize_t length):
     """int32, one or `length`."""
     cdef int32_t value
-    if as_int32(x, &value):
-        one = new_vector(1, cnp.NPY_INT32)
-        (<int32_t *>data(one))[0] = value
-        return one
-    return x if is_vector(x, cnp.NPY_INT32, length) else (
-        arguments.one_or_each(x, name, length, arguments.integer_parameter))
+    if is_vector(x, cnp.NPY_INT32, length):
+        return x
+    if is_vector(x, cnp.NPY_INT8, length) or is_vector(x, cnp.NPY_UINT8, length):
+        return cnp.PyArray_Cast(x, cnp.NPY_INT32)
+    if not as_int32(x, &value):
+        return arguments.one_or_each(x, name, length, arguments.integer_parameter)
+    one = new_vector(1, cnp.NPY_INT32)
+    (<int32_t *>data(one))[0] = value
+    return one
 
 
 cdef cnp.ndarray column_scales(x, Py_ssize_t n):
     """float32, one or [n]."""
-    if type(x) is float:
-        one = new_vector(1, cnp.NPY_FLOAT32)
-        (<float *>data(one))[0] = <float>x
-        return one
-    return x if is_vector(x, cnp.NPY_FLOAT32, n) else arguments.one_or_each(x, "scales", n, arguments.float_parameter)
+    if is_vector(x, cnp.NPY_FLOAT32, n):
+        return x
+    if not is_float(x):
+        return arguments.one_or_each(x, "scales", n, arguments.float_parameter)
+    one = new_vector(1, cnp.NPY_FLOAT32)
+    (<float *>data(one))[0] = x
+    return one
 
 
 cdef inline cnp.ndarray bytes_of(x, str name):
@@ -87,15 +97,12 @@ cdef ptrdiff_t offset_of(cnp.ndarray array, size_t index) noexcept nogil:
 # ------------------------------------------------------------------------------------------------- packed B
 
 cdef cnp.ndarray packed_memory(size_t k, size_t n):
-    """Memory for a packed [k, n], to be aligned."""
-    cdef size_t size = 0
+    """Memory for a packed [k, n]; it starts at a cache line."""
+    cdef size_t size = 0, start
     check(qk_packed_b_size(k, n, &size), "b_q")
-    return new_vector(size + 63, cnp.NPY_UINT8)
-
-
-cdef inline void *aligned(cnp.ndarray memory) noexcept nogil:
-    """The first cache line that starts in it."""
-    return <void *>((<size_t>data(memory) + 63) & ~<size_t>63)
+    memory = new_vector(size + 63, cnp.NPY_UINT8)
+    start = -<size_t>data(memory) % 64
+    return memory[start:start + size]
 
 
 cdef class PackedB:
@@ -121,24 +128,31 @@ cdef class PackedB:
     cdef readonly cnp.dtype dtype
     cdef cnp.ndarray memory
 
-    def __cinit__(self, cnp.ndarray b not None, cnp.ndarray zero_point not None):
-        """b: int8 or uint8 [K, N], any strides; zero_point: int32, one or [N]. See `pack_b`."""
-        cdef qk_matrix matrix = matrix_of(b)
+    def __cinit__(self, b_q, b_zero_point, transpose=False):
+        """As `pack_b`."""
+        cdef cnp.ndarray b = bytes_of(b_q, "b_q"), zero_point
+        cdef qk_matrix matrix
         cdef qk_status status
-        self.shape = (<object>b).shape
+        if b.ndim != 2:
+            raise ValueError(f"b_q: got {b.ndim} dimensions, pack_b takes 2")
+        if transpose:
+            b = b.T
+        matrix = matrix_of(b)
+        zero_point = zero_points(b_zero_point, "b_zero_point", matrix.cols)
+        self.shape = matrix.rows, matrix.cols
         self.dtype = (<object>b).dtype
         self.memory = packed_memory(matrix.rows, matrix.cols)
         with nogil:
-            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], aligned(self.memory))
+            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], data(self.memory))
         check(status, "b_q", "b_zero_point")
 
     @property
     def nbytes(self):
-        return self.memory.shape[0] - 63
+        return (<object>self.memory).nbytes
 
     @property
     def isa(self):
-        return qk_isa_name(qk_packed_b_isa(aligned(self.memory))).decode()
+        return qk_isa_name(qk_packed_b_isa(data(self.memory))).decode()
 
     @property
     def zero_point(self):
@@ -158,7 +172,7 @@ cdef class PackedB:
         cdef cnp.ndarray b = np.empty(self.shape, self.dtype)
         cdef cnp.ndarray zero_point = np.empty(self.shape[1], np.int32)
         with nogil:
-            qk_unpack_b(aligned(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
+            qk_unpack_b(data(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
         return b, zero_point
 
     def __reduce__(self):
@@ -204,7 +218,6 @@ cdef class Product:
             raise ValueError(f"b_q: got K = {b_shape[-2]} (shape {b_shape}), a_q has K = {self.k} "
                              f"(shape {(<object>self.a).shape})")
         self.batch = () if self.a.ndim == 2 and len(b_shape) == 2 else self.broadcast_batch(b_shape[:-2])
-        return 0
 
     cdef tuple broadcast_batch(self, tuple b_batch):
         """The result's leading dimensions, which an operand that has some at all then has, too."""
@@ -223,12 +236,13 @@ cdef class Product:
         self.a_zero_point = zero_points(a_zero_point, "a_zero_point", self.m)
         self.args.a_zero_point = <const int32_t *>data(self.a_zero_point)
         self.args.a_zero_point_count = self.a_zero_point.shape[0]
-        return 0
 
     cdef int set_output(self, scales, row_scales, activation, out_dtype, out_scale, requant) except -1:
         """The kind of output, when what belongs to other kinds is absent."""
-        self.dtype = (INT32 if scales is None else FLOAT32) if out_dtype is None else (
-            arguments.gemm_dtype(out_dtype, scales is not None))
+        if out_dtype is None:
+            self.dtype = INT32 if scales is None else FLOAT32
+        else:
+            self.dtype = arguments.gemm_dtype(out_dtype, scales is not None)
         if requant != "float" and requant != "fixed":
             raise ValueError(f"requant: got {requant!r}, takes 'float' or 'fixed'")
         if scales is None and row_scales is not None:
@@ -247,7 +261,6 @@ cdef class Product:
             self.args.output = QK_OUT_Q8_FIXED if requant == "fixed" else QK_OUT_Q8
             self.args.out_type = (qk_qtype(-128, 127, True) if self.dtype.type_num == cnp.NPY_INT8
                                   else qk_qtype(0, 255, False))
-        return 0
 
     cdef int set_columns_and_rows(self, scales, row_scales, bias) except -1:
         """What multiplies and shifts the accumulators."""
@@ -267,7 +280,6 @@ cdef class Product:
                 self.args.bias_s32 = <const int32_t *>data(self.bias)
             else:
                 self.args.bias_f32 = <const float *>data(self.bias)
-        return 0
 
     cdef int set_range(self, activation, out_scale, out_zero_point) except -1:
         """The clamp, and the step and zero point of quantized output."""
@@ -276,7 +288,7 @@ cdef class Product:
         if activation is not None:
             args.clamp_low, args.clamp_high = arguments.clamp_bounds(activation)
         if out_scale is not None:
-            args.out_scale = (out_scale if type(out_scale) is float
+            args.out_scale = (out_scale if is_float(out_scale)
                               else arguments.float_parameter(out_scale, "out_scale", ()))
         if not as_int32(out_zero_point, &args.out_zero_point) or not (
                 args.out_type.qmin <= args.out_zero_point <= args.out_type.qmax):
@@ -286,61 +298,65 @@ cdef class Product:
             raise NotImplementedError("row_scales: not available with requant='fixed'")
         if args.output == QK_OUT_Q8_FIXED and args.bias_f32 != NULL:
             raise NotImplementedError("bias: requant='fixed' takes an int32 bias, in steps of scales")
-        return 0
+
+    cdef size_t count(self) noexcept:
+        """How many products to compute; rows of a batch that have everything in common are those of one."""
+        cdef size_t products = 1
+        for length in self.batch:
+            products *= length
+        if ((self.b is None or self.b.ndim == 2) and cnp.PyArray_IS_C_CONTIGUOUS(self.a)
+                and self.args.a_zero_point_count == 1 and self.row_scales is None):
+            self.args.a.rows *= products
+            self.args.a.row_stride, self.args.a.col_stride = self.k, 1
+            return 1
+        if products > 1 and not (self.m and self.n):
+            return 1  # checks the values
+        return products
 
     cdef int multiply(self, cnp.ndarray out) except -1:
         """Every product of the batch, into a C-contiguous array."""
         cdef qk_gemm_args *args = &self.args
         cdef cnp.ndarray a = self.a, b = self.b, b_zero_point = self.b_zero_point
         cdef cnp.ndarray memory = self.packed.memory if b is None else packed_memory(self.k, self.n)
-        cdef const uint8_t *a_data = args.a.data
-        cdef const uint8_t *b_data = NULL
-        cdef char *out_data = <char *>data(out)
         cdef qk_matrix unpacked
+        cdef const uint8_t *b_data = NULL  # of what memory holds
         cdef qk_status packing = QK_OK, status = QK_OK
-        cdef size_t count = 1, out_bytes, i
-        for length in self.batch:
-            count *= length
-        args.b = aligned(memory)
-        args.out_row_bytes = self.n * self.dtype.itemsize
-        out_bytes = self.m * args.out_row_bytes
+        cdef size_t count = self.count(), i
         if b is not None:
             unpacked = matrix_of(b)
-            b_data, unpacked.data = unpacked.data, NULL
-        if ((b is None or b.ndim == 2) and args.a_zero_point_count == 1 and args.row_scales == NULL
-                and cnp.PyArray_IS_C_CONTIGUOUS(a)):
-            args.a.rows, args.a.row_stride, args.a.col_stride, count = count * args.a.rows, self.k, 1, 1
-        elif out_bytes == 0 and count > 1:
-            count = 1  # checks the values
+        args.b = data(memory)
+        args.out_row_bytes = self.n * self.dtype.itemsize
         with nogil:
             for i in range(count):
-                args.a.data = a_data + offset_of(a, i)
-                args.out = out_data + i * out_bytes
-                if b is not None and unpacked.data != b_data + offset_of(b, i):
-                    unpacked.data = b_data + offset_of(b, i)
-                    packing = qk_pack_b(&unpacked, <const int32_t *>data(b_zero_point), b_zero_point.shape[0],
-                                        <void *>args.b)
-                if packing == QK_OK:
-                    status = qk_int8_gemm(args)
-                if packing != QK_OK or status != QK_OK:
+                if b is not None:
+                    unpacked.data = <const uint8_t *>data(b) + offset_of(b, i)
+                    if unpacked.data != b_data:
+                        packing = qk_pack_b(&unpacked, <const int32_t *>data(b_zero_point), b_zero_point.shape[0],
+                                            data(memory))
+                        b_data = unpacked.data
+                    if packing != QK_OK:
+                        break
+                args.a.data = <const uint8_t *>data(a) + offset_of(a, i)
+                args.out = <char *>data(out) + i * self.m * args.out_row_bytes
+                status = qk_int8_gemm(args)
+                if status != QK_OK:
                     break
         check(packing, "b_q", "b_zero_point")
         check(status, "a_q", "a_zero_point", "scales")
-        return 0
 
 
 def int8_gemm(a_q, b_q, scales, a_zero_point, b_zero_point, row_scales, bias, activation, out_dtype, out_scale,
               out_zero_point, requant, out):
     """int8_gemm of gemm.py; its arguments are checked here, in this order, and all before anything is computed."""
     cdef Product product = Product.__new__(Product)
-    cdef Output output
+    cdef Output output = Output.__new__(Output)
     product.set_operands(a_q, b_q, b_zero_point)
     product.set_a_zero_point(a_zero_point)
     product.set_output(scales, row_scales, activation, out_dtype, out_scale, requant)
     product.set_columns_and_rows(scales, row_scales, bias)
     product.set_range(activation, out_scale, out_zero_point)
-    output = Output(out, product.batch + (product.m, product.n), product.dtype, "a_q", product.a, product.b,
-                    a_zero_point, b_zero_point, scales, row_scales, bias)
+    output.take(out, product.batch + (product.m, product.n), product.dtype, "a_q",
+                (product.a, product.b, a_zero_point, b_zero_point, scales, row_scales, bias))
     product.multiply(output.buffer)
     return output.done()
 

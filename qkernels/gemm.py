@@ -1,10 +1,10 @@
 """Integer matrix products with zero points, scales, bias and requantization."""
 
-from . import _arguments as arguments
 from . import _core
 from ._core import PackedB
 
 __all__ = ["PackedB", "int8_gemm", "pack_b"]
+
 
 def pack_b(b_q, *, b_zero_point=0, transpose=False):
     """Pack a right-hand side once, for many products.
@@ -29,12 +29,7 @@ def pack_b(b_q, *, b_zero_point=0, transpose=False):
     ValueError
         b_q is not 2-D, or a zero point is out of range or of the wrong shape.
     """
-    b = arguments.byte_array(b_q, "b_q")
-    if b.ndim != 2:
-        raise ValueError(f"b_q: got {b.ndim} dimensions, pack_b takes 2")
-    if transpose:
-        b = b.T
-    return PackedB(b, arguments.one_or_each(b_zero_point, "b_zero_point", b.shape[1], arguments.integer_parameter))
+    return PackedB(b_q, b_zero_point, transpose)
 
 
 def int8_gemm(a_q, b_q, scales=None, *, a_zero_point=0, b_zero_point=0, row_scales=None, bias=None,
