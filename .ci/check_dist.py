@@ -17,7 +17,7 @@ def check_wheel(path):
         metadata = Parser().parsestr(wheel.read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode())
         required = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
         assert [r.split(">")[0] for r in required] == ["numpy"], required
-        sources = [n for n in names if n.endswith((".c", ".h", ".pyx", ".pxd"))]
+        sources = [n for n in names if n.endswith((".c", ".h", ".pyx", ".pxi", ".pxd"))]
         assert not sources, sources
         with tempfile.TemporaryDirectory() as folder:
             library = wheel.extract(next(n for n in names if n.endswith(".so")), folder)

@@ -3,24 +3,22 @@
 Every message starts with the name of the argument and says what it got and what it takes.
 """
 
+import math
+
 import numpy as np
 
-NO_OVERLAP_WORK = 1000  # bound on the search of np.shares_memory, which is exponential in bad cases
+ACTIVATIONS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 
 class QType:
     """A quantized type: its name, range and storage dtype."""
 
-    __slots__ = ("name", "qmin", "qmax", "is_signed", "storage")
+    __slots__ = ("name", "qmin", "qmax", "storage", "range")
 
     def __init__(self, name, qmin, qmax):
-        self.name, self.qmin, self.qmax, self.is_signed = name, qmin, qmax, qmin < 0
+        self.name, self.qmin, self.qmax = name, qmin, qmax
         self.storage = np.dtype(np.int8 if qmin < 0 else np.uint8)
-
-    @property
-    def range(self):
-        """(qmin, qmax, is_signed), as the binding takes it."""
-        return {"qmin": self.qmin, "qmax": self.qmax, "is_signed": self.is_signed}
+        self.range = {"qmin": qmin, "qmax": qmax, "is_signed": qmin < 0}  # as the binding takes it
 
 
 QTYPES = {
@@ -92,7 +90,7 @@ def parameter(x, name):
 def float_parameter(x, name, shape):
     """Scales or biases as contiguous float32 of this shape; a scalar stands for all. Rounded to float32 once."""
     x = parameter(x, name)
-    if not np.issubdtype(x.dtype, np.floating) and not (x.ndim == 0 and x.dtype.kind in "iu"):
+    if x.dtype.kind not in ("iuf" if x.ndim == 0 else "f"):
         raise TypeError(f"{name}: got dtype {x.dtype}, takes floating-point numbers")
     with np.errstate(over="ignore"):  # an infinity is refused with the other bad values
         x = x.astype(np.float32)
@@ -104,7 +102,7 @@ def integer_parameter(x, name, shape):
     x = parameter(x, name)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: got dtype {x.dtype}, takes integers")
-    if x.size and (x.min() < -(2**31) or x.max() >= 2**31):
+    if not np.can_cast(x.dtype, np.int32) and x.size and (x.min() < -(2**31) or x.max() >= 2**31):
         raise ValueError(f"{name}: must lie in the range of the quantized type everywhere")
     return broadcast(x.astype(np.int32), name, shape)
 
@@ -120,59 +118,61 @@ def broadcast(x, name, shape):
 
 def scalar(x, name, low, high):
     """A Python int or NumPy integer in [low, high]."""
-    value = parameter(x, name)
-    if value.ndim or value.dtype.kind not in "iu":
-        raise TypeError(f"{name}: got {x!r}, takes one integer")
+    value = x
+    if type(x) is not int:
+        value = parameter(x, name)
+        if value.ndim or value.dtype.kind not in "iu":
+            raise TypeError(f"{name}: got {x!r}, takes one integer")
     if not low <= value <= high:
         raise ValueError(f"{name}: got {x!r}, takes {low} to {high}")
     return int(value)
 
 
-def empty(shape, dtype, name):
-    """np.empty, with a ValueError that names the argument when the size overflows."""
-    count = 1
-    for length in shape:
-        count *= length
-    if count * np.dtype(dtype).itemsize > 2**63 - 1:
-        raise ValueError(f"{name}: a result of shape {tuple(shape)} is too large to address")
-    return np.empty(shape, dtype)
+def one_or_each(x, name, length, convert):
+    """A parameter as a 1-D array: of one value, or of `length`."""
+    x = parameter(x, name)
+    return convert(x, name, (1,) if x.ndim == 0 else (length,))
 
 
-class Output:
-    """The `out=` protocol: `.buffer` is what to compute into, `.done()` what to return.
-
-    The buffer is `out` itself where that is contiguous along its last axes, else a temporary that `done` copies.
-    """
-
-    __slots__ = ("out", "buffer")
-
-    def __init__(self, out, shape, dtype, name, *inputs):
-        if out is None:
-            self.out = self.buffer = empty(shape, dtype, name)
-            return
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: got {type(out).__name__}, takes a NumPy array")
-        if out.dtype != dtype or not out.dtype.isnative:
-            raise TypeError(f"out: got dtype {out.dtype}, takes {np.dtype(dtype)}")
-        if out.shape != tuple(shape):
-            raise ValueError(f"out: got shape {out.shape}, takes {tuple(shape)}")
-        if not out.flags.writeable:
-            raise ValueError("out: is read-only")
-        for other in inputs:
-            if isinstance(other, np.ndarray) and overlaps(out, other):
-                raise ValueError("out: shares memory with an input")
-        self.out = out
-        self.buffer = out if out.flags.c_contiguous else np.empty(shape, dtype)
-
-    def done(self):
-        if self.buffer is not self.out:
-            self.out[...] = self.buffer
-        return self.out
+def gemm_bias(x, n, scaled):
+    """A bias of n columns: int32, or float32 if the product is scaled."""
+    x = parameter(x, "bias")
+    if x.dtype != np.int32 and x.dtype.kind != "f":
+        raise TypeError(f"bias: got dtype {x.dtype}, takes float32 or int32")
+    if x.shape != (n,):
+        raise ValueError(f"bias: got shape {x.shape}, takes {(n,)}")
+    if x.dtype == np.int32:
+        return integer_parameter(x, "bias", (n,))
+    if not scaled:
+        raise ValueError(f"bias: got dtype {x.dtype}, takes int32 when no scales are given")
+    return float_parameter(x, "bias", (n,))
 
 
-def overlaps(a, b):
-    """Whether two arrays share memory; yes where finding out would take too long."""
+def clamp_bounds(activation):
+    """The (low, high) bounds of an activation, in real units."""
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: got {activation!r}, takes None, 'relu', 'relu6' or a (low, high) pair")
+        return ACTIVATIONS[activation]
     try:
-        return np.shares_memory(a, b, max_work=NO_OVERLAP_WORK)
-    except np.exceptions.TooHardError:
-        return True
+        low, high = (float(bound) for bound in activation)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"activation: got {activation!r}, takes None, 'relu', 'relu6' or a (low, high) pair of floats") from None
+    if not low <= high:
+        raise ValueError(f"activation: got the bounds ({low}, {high}), takes low <= high")
+    return low, high
+
+
+def gemm_dtype(out_dtype, scaled):
+    """The dtype of a product that is asked for, when it goes with scales, or without."""
+    try:
+        dtype = np.dtype(out_dtype)
+    except TypeError:
+        dtype = None
+    if dtype not in (np.int32, np.float32, np.int8, np.uint8):
+        raise TypeError(f"out_dtype: got {out_dtype!r}, takes int32, float32, int8 or uint8")
+    if (dtype == np.int32) != (not scaled):
+        raise ValueError(f"out_dtype: got {dtype} {'with' if scaled else 'without'} scales; "
+                         "int32 is the output without scales, float32, int8 and uint8 need them")
+    return dtype

@@ -1,21 +1,26 @@
 # cython: language_level=3
 """The binding: arrays that the Python layer has checked go in, a status comes out and becomes an exception.
 
-Every array argument here is C-contiguous (matrices: any strides) and of the dtype that its C counterpart names.
+Every array argument here is C-contiguous and of the dtype that its C counterpart names; int8_gemm alone takes its
+arguments as users give them.
 """
 
 from c_qkernels cimport *
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
+cimport cython
 cimport numpy as cnp
 
 import os
 
 import numpy as np
 
+from qkernels import _arguments as arguments
+
 cnp.import_array()
 
-OUT_INT32, OUT_FLOAT32, OUT_QUANTIZED, OUT_FIXED = QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED
+cdef int NO_OVERLAP_WORK = 1000  # bound on the search of np.shares_memory, which is exponential in bad cases
 
 _ERRORS = {
     QK_NO_MEMORY: (MemoryError, "not enough memory for the work space of this call"),
@@ -108,6 +113,83 @@ def set_num_threads(int n):
     qk_set_num_threads(n)
 
 
+# -------------------------------------------------------------------------------------------------- results
+
+cpdef cnp.ndarray empty(tuple shape, cnp.dtype dtype, str name):
+    """np.empty, with a ValueError that names the argument when the size overflows."""
+    cdef cnp.npy_intp lengths[64]  # as many as NumPy's arrays have at most
+    cdef int ndim = 0
+    for length in shape:
+        lengths[ndim] = length
+        ndim += 1
+    try:
+        return cnp.PyArray_EMPTY(ndim, lengths, dtype.type_num, 0)
+    except ValueError:
+        raise ValueError(f"{name}: a result of shape {shape} is too large to address") from None
+
+
+cdef void bounds(cnp.ndarray x, size_t *low, size_t *high) noexcept:
+    """The addresses between which x lies."""
+    cdef ptrdiff_t span
+    low[0] = <size_t>data(x)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(x)
+    for axis in range(cnp.PyArray_NDIM(x)):
+        span = (x.shape[axis] - 1) * x.strides[axis]
+        if span < 0:
+            low[0] += span
+        else:
+            high[0] += span
+
+
+cdef bint overlap(cnp.ndarray x, cnp.ndarray y) except -1:
+    """Whether two arrays share memory; yes where finding out would take too long."""
+    cdef size_t x_low, x_high, y_low, y_high
+    bounds(x, &x_low, &x_high)
+    bounds(y, &y_low, &y_high)
+    if x_high <= y_low or y_high <= x_low:
+        return False
+    try:
+        return np.shares_memory(x, y, max_work=NO_OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True
+
+
+cdef class Output:
+    """The `out=` protocol: `.buffer` is what to compute into, `.done()` what to return.
+
+    The buffer is `out` itself where that is C-contiguous, else a temporary that `done` copies.
+    """
+
+    cdef cnp.ndarray out
+    cdef readonly cnp.ndarray buffer
+
+    def __init__(self, out, tuple shape, dtype, str name, *inputs):
+        self.take(out, shape, np.dtype(dtype), name, inputs)
+
+    cdef int take(self, out, tuple shape, cnp.dtype dtype, str name, tuple inputs) except -1:
+        if out is None:
+            self.out = self.buffer = empty(shape, dtype, name)
+            return 0
+        if not isinstance(out, cnp.ndarray):
+            raise TypeError(f"out: got {type(out).__name__}, takes a NumPy array")
+        if out.dtype != dtype or not out.dtype.isnative:
+            raise TypeError(f"out: got dtype {out.dtype}, takes {dtype}")
+        if out.shape != shape:
+            raise ValueError(f"out: got shape {out.shape}, takes {shape}")
+        if not cnp.PyArray_ISWRITEABLE(out):
+            raise ValueError("out: is read-only")
+        for other in inputs:
+            if isinstance(other, cnp.ndarray) and overlap(out, other):
+                raise ValueError("out: shares memory with an input")
+        self.out = out
+        self.buffer = out if cnp.PyArray_IS_C_CONTIGUOUS(out) else empty(shape, dtype, name)
+
+    cpdef cnp.ndarray done(self):
+        if self.buffer is not self.out:
+            self.out[...] = self.buffer
+        return self.out
+
+
 # ----------------------------------------------------------------------------------------------- affine ops
 # layout is (rows, cols, block, channels, scales); qtype is (qmin, qmax, is_signed); scheme (symmetric, full_range).
 
@@ -170,72 +252,4 @@ def unpack_bits(cnp.ndarray p, size_t rows, size_t n, int bits, bint is_signed, 
         qk_unpack_bits(<const uint8_t *>data(p), rows, n, bits, is_signed, high_first, <uint8_t *>data(q))
 
 
-# --------------------------------------------------------------------------------------------- integer GEMM
-
-cdef qk_matrix matrix_of(cnp.ndarray array):
-    """A 2-D int8 or uint8 array of any strides."""
-    cdef qk_matrix matrix
-    matrix.data = <const uint8_t *>cnp.PyArray_DATA(array)
-    matrix.rows = array.shape[0]
-    matrix.cols = array.shape[1]
-    matrix.row_stride = array.strides[0]
-    matrix.col_stride = array.strides[1]
-    matrix.is_signed = cnp.PyArray_TYPE(array) == cnp.NPY_INT8
-    return matrix
-
-
-def packed_b_size(size_t k, size_t n):
-    cdef size_t size = 0
-    check(qk_packed_b_size(k, n, &size), "b_q")
-    return size
-
-
-def pack_b(cnp.ndarray b, cnp.ndarray zero_point, cnp.ndarray packed):
-    cdef qk_matrix matrix = matrix_of(b)
-    cdef size_t count = zero_point.shape[0]
-    cdef qk_status status
-    with nogil:
-        status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), count, data(packed))
-    check(status, "b_q", "b_zero_point")
-
-
-def unpack_b(cnp.ndarray packed, cnp.ndarray b, cnp.ndarray zero_point):
-    with nogil:
-        qk_unpack_b(data(packed), <uint8_t *>data(b), <int32_t *>data(zero_point))
-
-
-def packed_b_isa(cnp.ndarray packed):
-    return qk_isa_name(qk_packed_b_isa(data(packed))).decode()
-
-
-def int8_gemm(cnp.ndarray a, cnp.ndarray packed_b, cnp.ndarray a_zero_point, int output, cnp.ndarray out,
-              cnp.ndarray scales, cnp.ndarray row_scales, cnp.ndarray bias, float clamp_low, float clamp_high,
-              float out_scale, int out_zero_point, qk_qtype out_type):
-    cdef qk_gemm_args args
-    cdef qk_status status
-    cdef bint integer_bias = bias is not None and cnp.PyArray_TYPE(bias) == cnp.NPY_INT32
-    args.a = matrix_of(a)
-    args.a_zero_point = <const int32_t *>data(a_zero_point)
-    args.a_zero_point_count = a_zero_point.shape[0]
-    args.b = data(packed_b)
-    args.output = <qk_output>output
-    args.out = data(out)
-    args.out_row_bytes = out.strides[0]
-    args.scales = <const float *>data(scales)
-    args.scales_count = 0 if scales is None else scales.shape[0]
-    args.row_scales = <const float *>data(row_scales)
-    args.bias_s32 = <const int32_t *>data(bias if integer_bias else None)
-    args.bias_f32 = <const float *>data(None if integer_bias else bias)
-    args.clamp_low, args.clamp_high = clamp_low, clamp_high
-    args.out_scale, args.out_zero_point, args.out_type = out_scale, out_zero_point, out_type
-    with nogil:
-        status = qk_int8_gemm(&args)
-    check(status, "a_q", "a_zero_point", "scales")
-
-
-def gemm_peak(uint64_t rounds):
-    """Run the selected GEMM kernel's multiply instructions on registers alone; the multiply-adds done."""
-    cdef uint64_t done
-    with nogil:
-        done = qk_gemm_peak(rounds)
-    return done
+include "_core_gemm.pxi"

@@ -1,5 +1,6 @@
 """Affine (uniform) quantization: real = scale * (q - zero_point)."""
 
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class _Layout:
     __slots__ = ("scale_shape", "struct")
 
     def __init__(self, shape, axis, group_size):
-        size = int(np.prod(shape, dtype=object)) if shape else 1
+        size = math.prod(shape)
         if axis is not None and group_size is not None:
             raise ValueError("group_size: cannot be combined with axis; groups always lie along the last axis")
         if group_size is not None:
@@ -47,8 +48,8 @@ class _Layout:
         elif axis is not None:
             axis = arguments.scalar(axis, "axis", -len(shape), len(shape) - 1) % len(shape)
             channels = shape[axis]
-            outer = int(np.prod(shape[:axis], dtype=object))
-            inner = int(np.prod(shape[axis + 1:], dtype=object))
+            outer = math.prod(shape[:axis])
+            inner = math.prod(shape[axis + 1:])
             self.scale_shape = (channels,)
             if inner == 1:
                 self._set(outer, channels, 0, 1)
@@ -59,7 +60,7 @@ class _Layout:
             self._set(1, size, max(size, 1), 1)
 
     def _set(self, rows, cols, block, channels):
-        scales = int(np.prod(self.scale_shape, dtype=object))
+        scales = math.prod(self.scale_shape)
         self.struct = {"rows": rows, "cols": cols, "block": block, "channels": channels, "scales": scales}
 
 
@@ -185,7 +186,7 @@ def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None
     x = arguments.float_array(x, "x")
     layout = _Layout(x.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
-    output = arguments.Output(out, x.shape, qtype.storage, "x", x)
+    output = _core.Output(out, x.shape, qtype.storage, "x", x)
     _core.quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
@@ -224,7 +225,7 @@ def dequantize(q, scale, zero_point=0, *, dtype=None, axis=None, group_size=None
         raise ValueError(f"q: has values outside {qtype.name}'s range, {qtype.qmin} to {qtype.qmax}")
     layout = _Layout(q.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
-    output = arguments.Output(out, q.shape, np.float32, "q", q)
+    output = _core.Output(out, q.shape, np.float32, "q", q)
     _core.dequantize(np.ascontiguousarray(q), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
@@ -251,7 +252,7 @@ def fake_quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size
     x = arguments.float_array(x, "x")
     layout = _Layout(x.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
-    output = arguments.Output(None, x.shape, np.float32, "x")
+    output = _core.Output(None, x.shape, np.float32, "x")
     _core.fake_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
@@ -293,7 +294,7 @@ def dynamic_quantize(x, *, axis=None, dtype="uint8", symmetric=False):
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
     layout = _Layout(x.shape, axis, None)
-    q = arguments.empty(x.shape, qtype.storage, "x")
+    q = _core.empty(x.shape, qtype.storage, "x")
     scale = np.empty(layout.scale_shape, np.float32)
     zero_point = np.empty(layout.scale_shape, np.int32)
     _core.dynamic_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, _scheme(symmetric, False), q,

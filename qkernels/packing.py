@@ -93,7 +93,8 @@ def unpack(p, bits, length, *, signed=True, order="low_first"):
     expected = -(-length * bits // 8)
     if p.shape[-1] != expected:
         raise ValueError(f"length: {length} values of {bits} bits take {expected} bytes, p has {p.shape[-1]}")
-    q = arguments.empty((*p.shape[:-1], length), np.int8 if signed else np.uint8, "p")
+    storage = arguments.QTYPES["int8" if signed else "uint8"].storage
+    q = _core.empty((*p.shape[:-1], length), storage, "p")
     _core.unpack_bits(np.ascontiguousarray(p), q.size // length if length else 0, length, bits, signed,
                       order == "high_first", q)
     return q

@@ -1,8 +1,11 @@
 """Quantized weights, and linear layers that use them."""
 
+import math
+
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 from .affine import choose_qparams, dequantize, dynamic_quantize, quantize
 from .gemm import PackedB, int8_gemm, pack_b
 
@@ -179,15 +182,16 @@ def linear(x, qw, bias=None, *, activations="int8", activation=None, out=None):
     if not isinstance(qw, QuantizedWeight):
         raise TypeError(f"qw: got {type(qw).__name__}, takes a QuantizedWeight (see quantize_weight)")
     x = arguments.float_array(x, "x")
-    if x.ndim == 0 or x.shape[-1] != qw.shape[1]:
-        raise ValueError(f"x: got shape {x.shape}, takes [..., {qw.shape[1]}] for a weight of shape {qw.shape}")
+    n, k = qw.shape
+    if x.ndim == 0 or x.shape[-1] != k:
+        raise ValueError(f"x: got shape {x.shape}, takes [..., {k}] for a weight of shape {qw.shape}")
     if activations == "float32":
         raise NotImplementedError("activations: 'float32' is not implemented yet, takes 'int8'")
     if activations != "int8":
         raise ValueError(f"activations: got {activations!r}, takes 'int8' or 'float32'")
-    output = arguments.Output(out, (*x.shape[:-1], qw.shape[0]), np.float32, "x", x, bias)
-    rows = x.reshape(x.size // x.shape[-1] if x.shape[-1] else int(np.prod(x.shape[:-1])), x.shape[-1])
-    q, row_scales, _ = dynamic_quantize(rows, axis=0, dtype="int8", symmetric=True)
+    output = _core.Output(out, (*x.shape[:-1], n), np.float32, "x", x, bias)
+    m = math.prod(x.shape[:-1])
+    q, row_scales, _ = dynamic_quantize(x.reshape(m, k), axis=0, dtype="int8", symmetric=True)
     int8_gemm(q, qw.packed, qw.scales, row_scales=row_scales, bias=bias, activation=activation,
-              out=output.buffer.reshape(len(rows), qw.shape[0]))
+              out=output.buffer.reshape(m, n))
     return output.done()

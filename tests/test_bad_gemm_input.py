@@ -200,6 +200,9 @@ def test_out_overlaps_an_input():
     raises(ValueError, "out", gemm, y[0], out=y)
     raises(ValueError, "out", gemm, 1.0, bias=y[1], out=y)
     raises(ValueError, "out", gemm, 1.0, row_scales=y[:, 2], out=y)
+    z = np.zeros((M, N), np.int32)
+    raises(ValueError, "out", gemm, a_zero_point=z[:, 2], out=z)
+    raises(ValueError, "out", gemm, b_zero_point=z[1], out=z)
     apart = memory[60:72].reshape(M, K)
     assert qkernels.int8_gemm(apart, B, out=out) is out
 
