@@ -58,8 +58,8 @@ def run(args):
     try:
         for path in filter(None, (args.json, args.plot)):
             check_writable(path)
-        if args.plot:
-            from .plot import draw  # before the time is spent: fails without matplotlib
+        if args.plot and importlib.util.find_spec("matplotlib") is None:
+            raise FileError("--plot: matplotlib is not installed: pip install 'qkernels[bench]'")
         result = describe(args)
         code = 0
         try:
@@ -72,8 +72,10 @@ def run(args):
         if args.json:
             write_json(args.json, result)
         if args.plot and result["rows"]:
+            from .plot import draw
+
             draw(args.plot, result)
-    except (FileError, ImportError) as error:
+    except FileError as error:
         print(f"qkernels bench: {error}", file=sys.stderr)
         return 1
     return code
