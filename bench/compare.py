@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Compare two results of `python -m qkernels bench --json`: how qkernels changed, with the noise in view.
 
-A change is marked when the middle halves of the two runs' rounds do not overlap: what is not marked, the spreads explain.
-The peak's change says how far the machine itself was faster or slower. The exit code is 1 when a marked loss exceeds
---fail-above.
+A change is marked when the middle halves of the two runs' rounds do not overlap: what is not marked, the spreads
+explain. The peak's change says how far the machine itself was faster or slower. The exit code is 1 when a marked loss
+exceeds --fail-above, or when a product failed that did not before.
 """
 
 import argparse
@@ -53,7 +52,8 @@ def main(argv=None):
         percent, noise = change(old["qkernels"], new["qkernels"])
         mark = "" if abs(percent) <= noise else "  faster" if percent > 0 else "  SLOWER"
         lost += args.fail_above is not None and mark == "  SLOWER" and -percent > args.fail_above
-        peak = "" if "error" in old["peak"] or "error" in new["peak"] else f"{change(old['peak'], new['peak'])[0]:>+8.1f}%"
+        peaks_known = "error" not in old["peak"] and "error" not in new["peak"]
+        peak = f"{change(old['peak'], new['peak'])[0]:>+8.1f}%" if peaks_known else ""
         print(f"{text}{old['qkernels']['speed']:>10.1f}{new['qkernels']['speed']:>10.1f}{percent:>+8.1f}%{noise:>7.1f}%"
               f"{peak:>9}{mark}")
     for name, only in (("before", before.keys() - after.keys()), ("after", after.keys() - before.keys())):

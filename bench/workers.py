@@ -13,7 +13,6 @@ import qkernels
 from .peers import PEERS
 from .problem import Problem, WrongResult
 
-A_BITS = (8, 7)  # of the activations: the first that gives right results is timed
 REST_SECONDS = 2  # for the threads of a pool to stop spinning after their last work
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
                     "QKERNELS_NUM_THREADS")
@@ -65,14 +64,14 @@ class Server:
     def prepare(self, product, shape, seconds):
         """Set up a product, verify it, and find how many calls last `seconds`."""
         self.timer = None  # let go of the last one's matrices
-        for a_bits in A_BITS:
+        for a_bits in self.peer.a_bits:
             problem = Problem(*shape, a_bits)
             call = getattr(self.peer, product)(problem)
             try:
                 self.peer.check(product, problem, call())
                 break
             except WrongResult:
-                if a_bits == A_BITS[-1]:
+                if a_bits == self.peer.a_bits[-1]:
                     raise
         self.timer, self.calls = Timer(call), 1
         while (elapsed := self.timer.timeit(self.calls)) < seconds / 4:

@@ -43,7 +43,7 @@ def main(argv=None):
     command.set_defaults(run=demo.run)
 
     bench = bench_module()
-    command = commands.add_parser("bench", help="speed of int8 products, against other libraries and the machine's limits")
+    command = commands.add_parser("bench", help="int8 products against other libraries and the machine's limits")
     bench.add_arguments(command)
     command.set_defaults(run=bench.run)
 

@@ -171,6 +171,7 @@ def test_worker_times_a_right_result(monkeypatch):
 def test_worker_falls_back_to_seven_bits(monkeypatch):
     server = made_up_peer(monkeypatch, wrong_from=128)
     assert server.prepare("int32", (4, 5, 60), 0.001)["a_bits"] == 7
+    assert PEERS["qkernels"].a_bits == (8,)
 
 
 def test_worker_refuses_a_wrong_result(monkeypatch):

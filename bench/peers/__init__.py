@@ -5,7 +5,7 @@ from .numkong import NumKong
 from .numpy import NumPy
 from .onnxruntime import OnnxRuntime
 from .qkernels import Qkernels
-from .torch import IntMM, OneDNN, X86
+from .torch import X86, IntMM, OneDNN
 
 PEERS = {
     peer.name: peer for peer in (Qkernels, Peak, Bandwidth, OnnxRuntime, OneDNN, X86, IntMM, NumKong, NumPy)

@@ -12,6 +12,7 @@ from .peer import Peer
 class Qkernels(Peer):
     name = "qkernels"
     is_rival = False
+    a_bits = (8,)
 
     def _gemm(self, p, dtype, b=None, **options):
         return partial(qkernels.int8_gemm, p.a_u8, qkernels.pack_b(p.b_s8) if b is None else b,
