@@ -19,6 +19,7 @@ def check_wheel(path):
         assert [r.split(">")[0] for r in required] == ["numpy"], required
         sources = [n for n in names if n.endswith((".c", ".h", ".pyx", ".pxi", ".pxd"))]
         assert not sources, sources
+        assert {"qkernels/bench/cli.py", "qkernels/bench/peers/peer.py", "qkernels/bench/shapes/small.txt"} <= set(names)
         with tempfile.TemporaryDirectory() as folder:
             library = wheel.extract(next(n for n in names if n.endswith(".so")), folder)
             symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, check=True, text=True)

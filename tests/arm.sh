@@ -77,7 +77,7 @@ build_package() {
     local flags=("-I$root/usr/include/$python" -idirafter "$root/usr/include" "-I$cache/wheels/numpy/_core/include"
         -Icsrc/include -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION)
     mkdir "$work/package" &&
-        cp -r qkernels tests README.md pyproject.toml "$work/package" &&
+        cp -r qkernels bench tests README.md pyproject.toml "$work/package" &&
         rm -f "$work"/package/qkernels/_core.* &&
         PYTHONPATH=$cache/cython python3 -m cython -3 -I qkernels qkernels/_core.pyx -o "$work/_core.c" &&
         $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o" &&

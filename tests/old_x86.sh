@@ -34,7 +34,7 @@ stage() {
 # From a copy, because a build leaves files behind.
 install_package() {
     mkdir "$work/source" &&
-        cp -r csrc qkernels setup.py pyproject.toml README.md LICENSE "$work/source" &&
+        cp -r csrc qkernels bench setup.py pyproject.toml README.md LICENSE "$work/source" &&
         rm -f "$work"/source/qkernels/_core.*.so &&
         python3 -m pip install -q --target "$work/site" "$work/source" pytest &&
         cp -r tests "$work/tests"

@@ -1,8 +1,6 @@
 """`python -m qkernels demo`: its parts, without the real model (test_demo_model.py has that)."""
 
-import json
 import math
-import os
 import subprocess
 import sys
 
@@ -210,18 +208,3 @@ def test_interrupt(installed, monkeypatch, capsys):
     monkeypatch.setattr(demo, "measure", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr() == ("", "qkernels demo: interrupted\n")
-
-
-def test_json_is_complete_or_untouched(tmp_path, monkeypatch):
-    path = tmp_path / "figures.json"
-    demo.write_json(str(path), {"a": "é"})
-    assert json.loads(path.read_text("utf-8")) == {"a": "é"}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(demo.DemoError, match="No space left"):
-        demo.write_json(str(path), {"b": 1})
-    assert json.loads(path.read_text("utf-8")) == {"a": "é"}
-    assert os.listdir(tmp_path) == ["figures.json"]

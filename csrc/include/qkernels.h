@@ -154,4 +154,9 @@ qk_status qk_int8_gemm(const qk_gemm_args *args);
 /* Run the selected kernel's multiply instructions on registers alone; returns the multiply-adds done. */
 uint64_t qk_gemm_peak(uint64_t rounds);
 
+/* Read the words of a buffer `rounds` times at the memory's full speed; returns their sum modulo 2**32. The buffer's
+ * size is a multiple of QK_READ_BLOCK bytes. */
+enum { QK_READ_BLOCK = 1024 };
+uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds);
+
 #endif

@@ -1,0 +1,13 @@
+"""The libraries that take part, one file each, and the machine's limits."""
+
+from .machine import Bandwidth, Peak
+from .numkong import NumKong
+from .numpy import NumPy
+from .onnxruntime import OnnxRuntime
+from .qkernels import Qkernels
+from .torch import X86, IntMM, OneDNN
+
+PEERS = {
+    peer.name: peer for peer in (Qkernels, Peak, Bandwidth, OnnxRuntime, OneDNN, X86, IntMM, NumKong, NumPy)
+}
+OTHERS = [name for name in PEERS if name not in (Qkernels.name, Peak.name, Bandwidth.name)]

@@ -1,0 +1,58 @@
+"""ONNX Runtime: a model of one node, B a constant, which the session packs."""
+
+import numpy as np
+
+from ..problem import OUT_ZERO_POINT
+from .peer import Peer
+
+
+class OnnxRuntime(Peer):
+    name = "onnxruntime"
+    requires = ("onnxruntime", "onnx")
+
+    def _product(self, p, op, a, out_dtype, constants, domain=""):
+        """Compute op(a, *constants) into the same array each time."""
+        import onnxruntime
+        from onnx import helper, numpy_helper
+
+        def value(name, dtype, shape):
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+        names = [f"c{i}" for i in range(len(constants))]
+        graph = helper.make_graph(
+            [helper.make_node(op, ["a", *names], ["y"], domain=domain)], op,
+            [value("a", a.dtype, a.shape)], [value("y", out_dtype, (p.m, p.n))],
+            [numpy_helper.from_array(np.asarray(c), name) for c, name in zip(constants, names, strict=True)])
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        out = np.empty((p.m, p.n), out_dtype)
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("a", onnxruntime.OrtValue.ortvalue_from_numpy(a))
+        binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(out))
+
+        def call():
+            session.run_with_iobinding(binding)
+            return out
+
+        return call
+
+    def int32(self, p):
+        constants = [p.b_s8, np.uint8(p.a_zero_point)]
+        return self._product(p, "MatMulInteger", p.a_u8, np.int32, constants)
+
+    def float32(self, p):
+        constants = [p.b_s8, p.a_scale, p.b_scales, np.uint8(p.a_zero_point)]
+        return self._product(p, "MatMulIntegerToFloat", p.a_u8, np.float32, constants, "com.microsoft")
+
+    def int8(self, p):
+        constants = [p.a_scale, np.uint8(p.a_zero_point), p.b_s8, p.b_scales, np.zeros(p.n, np.int8), p.out_scale,
+                     np.uint8(OUT_ZERO_POINT)]
+        return self._product(p, "QLinearMatMul", p.a_u8, np.uint8, constants)
+
+    def dynamic(self, p):
+        return self._product(p, "DynamicQuantizeMatMul", p.x, np.float32, [p.b_s8, p.b_scales], "com.microsoft")

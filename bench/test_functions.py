@@ -1,0 +1,65 @@
+"""Times of every public function that computes, for day-to-day regressions: ``pytest bench``.
+
+``pytest bench --benchmark-autosave``, and later ``--benchmark-compare``, show what a change did.
+"""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+
+import qkernels
+
+NO_WORK = {"cpu_info", "get_num_threads", "num_threads", "set_num_threads"}  # report or set, and compute nothing
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(512, 1024)).astype(np.float32)
+row_scales = np.full(512, 0.03, np.float32)
+q = rng.integers(-127, 128, (512, 1024), dtype=np.int8)
+q4 = rng.integers(-8, 8, (512, 1024), dtype=np.int8)
+a = rng.integers(0, 256, (128, 384), dtype=np.uint8)
+b = rng.integers(-128, 128, (384, 1536), dtype=np.int8)
+packed_b = qkernels.pack_b(b)
+tiny_a, tiny_b = a[:16, :16], qkernels.pack_b(b[:16, :16])
+scales = np.full(1536, 0.01, np.float32)
+weight = rng.normal(size=(1536, 384)).astype(np.float32)
+quantized_weight = qkernels.quantize_weight(weight)
+tokens = x[:128, :384]
+
+gemm = partial(qkernels.int8_gemm, a, packed_b)
+CASES = {  # function: variant
+    "choose_qparams: tensor": lambda: qkernels.choose_qparams(x),
+    "choose_qparams: columns": lambda: qkernels.choose_qparams(x, axis=1),
+    "choose_qparams: groups": lambda: qkernels.choose_qparams(x, "int4", group_size=32),
+    "quantize: tensor": lambda: qkernels.quantize(x, 0.03),
+    "quantize: rows": lambda: qkernels.quantize(x, row_scales, axis=0),
+    "dequantize: tensor": lambda: qkernels.dequantize(q, 0.03),
+    "dequantize: rows": lambda: qkernels.dequantize(q, row_scales, axis=0),
+    "fake_quantize: tensor": lambda: qkernels.fake_quantize(x, 0.03),
+    "dynamic_quantize: tensor": lambda: qkernels.dynamic_quantize(x),
+    "dynamic_quantize: rows": lambda: qkernels.dynamic_quantize(x, axis=0, dtype="int8", symmetric=True),
+    "pack: 4 bits": lambda: qkernels.pack(q4, 4),
+    "unpack: 4 bits": partial(qkernels.unpack, qkernels.pack(q4, 4), 4, 1024),
+    "int8_gemm: 16x16x16": lambda: qkernels.int8_gemm(tiny_a, tiny_b),
+    "int8_gemm: one row": lambda: qkernels.int8_gemm(a[:1], packed_b),
+    "int8_gemm: int32": gemm,
+    "int8_gemm: float32": partial(gemm, scales),
+    "int8_gemm: int8": partial(gemm, scales, out_dtype=np.int8, out_scale=1.0),
+    "int8_gemm: fixed": partial(gemm, scales, out_dtype=np.int8, out_scale=1.0, requant="fixed"),
+    "int8_gemm: unpacked": lambda: qkernels.int8_gemm(a, b),
+    "pack_b: rows": lambda: qkernels.pack_b(b),
+    "pack_b: transposed": lambda: qkernels.pack_b(b.T, transpose=True),
+    "quantize_weight: int8": lambda: qkernels.quantize_weight(weight),
+    "linear: int8": lambda: qkernels.linear(tokens, quantized_weight),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_speed(benchmark, case):
+    benchmark(CASES[case])
+
+
+def test_every_function_has_a_benchmark():
+    functions = {name for name in qkernels.__all__ if inspect.isfunction(getattr(qkernels, name))}
+    assert {case.partition(":")[0] for case in CASES} == functions - NO_WORK
