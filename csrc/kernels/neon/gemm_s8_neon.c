@@ -11,18 +11,22 @@
  * take 16. A Cortex-A72 is bound by its one multiply pipe either way; in-order cores are bound by the count.
  *
  * Layout: kr = 16.  A panel: k 0..7, ~k 8..15 of row 0 | ... of row 1 | ...      B panel: k 0..15 of column 0 | ...
- * Registers (4 x 4): 16 accumulators, 4 surpluses, 4 of A, 1 of B, 4 products = 29. The four lanes of an accumulator
- * are summed at the end.
- * Overflow: a surplus lane takes one byte a step, so it is emptied every 128 steps. acc wraps modulo 2**32.
- * Tails: rows by tile bodies of 1 to 4 rows, columns and k by the packers' zeros (A's complemented zeros meet zeros
- * of B).
+ * Order: the products of a step, column by column, go in batches of four: four smull, the ssubw2 of the columns that
+ * begin, four smlsl2, four sadalp, so that no instruction waits for the one before it. What the next batch needs is
+ * loaded between the smlsl2; there the last batch of a step is through with its rows of A, and the next step's take
+ * their registers. See in_order.h.
+ * Registers (4 x 4): 16 accumulators, 4 surpluses, 4 sums of two products, 4 of A, 2 of B = 30. The four lanes of an
+ * accumulator are summed at the end.
+ * Overflow: a surplus lane takes one byte a step and holds 255, so it is emptied every 128 steps. acc wraps modulo 2**32.
+ * Tails: rows by tile bodies of 1 to 4 rows, an odd last step by a block of one, columns and k by the packers' zeros
+ * (A's complemented zeros meet zeros of B).
  */
 #include "kernels.h"
-#include "kernels/neon/simd_neon.h"
+#include "kernels/neon/in_order.h"
 #include "kernels/pack_panel.h"
 #include "kernels/unroll.h"
 
-enum { MR = 4, NR = 4, KR = 16, SURPLUS_STEPS = 128 };
+enum { MR = 4, NR = 4, KR = 16, BATCH = 4, BLOCK_STEPS = 2, SURPLUS_BLOCKS = 128 / BLOCK_STEPS };
 
 QK_DEFINE_PACKERS(plain, KR, NR, 1, 1)
 
@@ -35,46 +39,104 @@ static void pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, siz
         vst1_u8(group + KR / 2, vmvn_u8(vld1_u8(group + KR / 2)));
 }
 
-/* One step of kr = 16: add the products of m rows and 4 columns. */
-QK_INLINE void add_step(int32x4_t (*acc_s32x4)[NR], int16x8_t *surplus_s16x8, const int8_t *a, const int8_t *b,
-                        const size_t m)
+/* It pretends to read ab, so that ab keeps its register: gcc would copy a new value before the subtraction. */
+QK_INLINE void multiply_low(int16x8_t *ab_s16x8, int8x16_t a_s8x16, int8x16_t b_s8x16)
 {
-    int8x16_t a_s8x16[MR];
-    QK_UNROLL4(i, m, a_s8x16[i] = vld1q_s8(a + i * KR);)
-    QK_UNROLL4(j, NR, {
-        int8x16_t b_s8x16 = vld1q_s8(b + j * KR);
-        int16x8_t ab_s16x8[MR];
-        QK_UNROLL4(i, m, ab_s16x8[i] = vmull_s8(vget_low_s8(a_s8x16[i]), vget_low_s8(b_s8x16));)
-        surplus_s16x8[j] = vsubw_high_s8(surplus_s16x8[j], b_s8x16);
-        QK_UNROLL4(i, m, ab_s16x8[i] = vmlsl_high_s8(ab_s16x8[i], a_s8x16[i], b_s8x16);)
-        QK_UNROLL4(i, m, acc_s32x4[i][j] = vpadalq_s16(acc_s32x4[i][j], ab_s16x8[i]);)
-        /* These emit nothing, but the next load waits for this column: gcc would start all columns at once, and
-         * spill. With one or two rows it has the registers. */
-        if (m > 2) {
-            QK_UNROLL4(i, m, __asm__("" : "+r"(b) : "w"(acc_s32x4[i][j]));)
-        }
+    __asm__ volatile("smull %0.8h, %1.8b, %2.8b" : "+w"(*ab_s16x8) : "w"(a_s8x16), "w"(b_s8x16));
+}
+
+QK_INLINE void subtract_high_product(int16x8_t *ab_s16x8, int8x16_t a_s8x16, int8x16_t b_s8x16)
+{
+    __asm__ volatile("smlsl2 %0.8h, %1.16b, %2.16b" : "+w"(*ab_s16x8) : "w"(a_s8x16), "w"(b_s8x16));
+}
+
+QK_INLINE void subtract_high(int16x8_t *surplus_s16x8, int8x16_t b_s8x16)
+{
+    __asm__ volatile("ssubw2 %0.8h, %0.8h, %1.16b" : "+w"(*surplus_s16x8) : "w"(b_s8x16));
+}
+
+QK_INLINE void add_pairs(int32x4_t *acc_s32x4, int16x8_t ab_s16x8)
+{
+    __asm__ volatile("sadalp %0.4s, %1.8h" : "+w"(*acc_s32x4) : "w"(ab_s16x8));
+}
+
+/* The sums of a tile, and where its products pass through. */
+typedef struct sums {
+    int32x4_t acc_s32x4[MR][NR];
+    int16x8_t surplus_s16x8[NR], ab_s16x8[BATCH];
+} sums;
+
+/* Product p of a block takes column p / m, counted on from step to step as its registers are, and this row. */
+static inline size_t row_of(size_t p, size_t m) { return p / (NR * m) * m + p % m; }
+
+/* Load what product number p of a block is the first to need. */
+QK_INLINE void load_for(const size_t p, int8x16_t *a_s8x16, int8x16_t *b_s8x16, const cursor *at, const size_t m,
+                        const size_t steps)
+{
+    if (p >= steps * NR * m)
+        return;
+    if (p % m == 0)
+        b_s8x16[p / m] = load_here(at->b + p / m * KR);
+    if (p / m % NR == 0)
+        a_s8x16[row_of(p, m)] = load_here(at->a + row_of(p, m) * KR);
+}
+
+/* Add the products of m rows and 4 columns over `steps` steps of kr = 16. */
+QK_INLINE void add_block(sums *tile, cursor *at, const size_t m, const size_t steps)
+{
+    int8x16_t a_s8x16[BLOCK_STEPS * MR], b_s8x16[BLOCK_STEPS * NR];
+    QK_UNROLL4(p, BATCH, load_for(p, a_s8x16, b_s8x16, at, m, steps);)
+    QK_UNROLL8(batch, steps * NR * m / BATCH, {
+        enum { first = batch * BATCH };
+        QK_UNROLL4(i, BATCH, {
+            const size_t p = first + i;
+            multiply_low(&tile->ab_s16x8[i], a_s8x16[row_of(p, m)], b_s8x16[p / m]);
+        })
+        QK_UNROLL4(i, BATCH, {
+            const size_t p = first + i;
+            if (p % m == 0)
+                subtract_high(&tile->surplus_s16x8[p / m % NR], b_s8x16[p / m]);
+        })
+        QK_UNROLL4(i, BATCH, {
+            const size_t p = first + i;
+            subtract_high_product(&tile->ab_s16x8[i], a_s8x16[row_of(p, m)], b_s8x16[p / m]);
+            load_for(p + BATCH, a_s8x16, b_s8x16, at, m, steps);
+            if (p + BATCH == steps * NR * m)
+                advance_here(at, steps * m * KR, steps * NR * KR);
+        })
+        QK_UNROLL4(i, BATCH, {
+            const size_t p = first + i;
+            add_pairs(&tile->acc_s32x4[p % m][p / m % NR], tile->ab_s16x8[i]);
+        })
     })
 }
 
-QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
+QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *out)
 {
-    int32x4_t acc_s32x4[MR][NR];
-    QK_UNROLL4(i, m, QK_UNROLL4(j, NR, acc_s32x4[i][j] = vdupq_n_s32(0);))
+    sums tile;
+    QK_UNROLL4(i, m, QK_UNROLL4(j, NR, tile.acc_s32x4[i][j] = vdupq_n_s32(0);))
+    QK_UNROLL4(i, BATCH, tile.ab_s16x8[i] = vdupq_n_s16(0);)
 
-    while (k_steps > 0) {
-        size_t steps = k_steps < SURPLUS_STEPS ? k_steps : SURPLUS_STEPS;
-        k_steps -= steps;
-        int16x8_t surplus_s16x8[NR];
-        QK_UNROLL4(j, NR, surplus_s16x8[j] = vdupq_n_s16(0);)
-        for (; steps > 0; steps--, a += m * KR, b += NR * KR)
-            add_step(acc_s32x4, surplus_s16x8, a, b, m);
-        QK_UNROLL4(i, m, QK_UNROLL4(j, NR, acc_s32x4[i][j] = vpadalq_s16(acc_s32x4[i][j], surplus_s16x8[j]);))
-    }
+    cursor at = {a, b, 0};
+    size_t blocks = k_steps / BLOCK_STEPS;
+    do {
+        QK_UNROLL4(j, NR, tile.surplus_s16x8[j] = vdupq_n_s16(0);)
+        at.blocks = blocks < SURPLUS_BLOCKS ? blocks : SURPLUS_BLOCKS;
+        blocks -= at.blocks;
+        while (at.blocks > 0)
+            add_block(&tile, &at, m, BLOCK_STEPS);
+        at.blocks = blocks ? 0 : k_steps % BLOCK_STEPS;
+        while (at.blocks > 0)
+            add_block(&tile, &at, m, 1);
+        QK_UNROLL4(i, m, QK_UNROLL4(j, NR, {
+            tile.acc_s32x4[i][j] = vpadalq_s16(tile.acc_s32x4[i][j], tile.surplus_s16x8[j]);
+        }))
+    } while (blocks > 0);
 
     QK_UNROLL4(i, m, {
-        int32x4_t columns01 = vpaddq_s32(acc_s32x4[i][0], acc_s32x4[i][1]);
-        int32x4_t columns23 = vpaddq_s32(acc_s32x4[i][2], acc_s32x4[i][3]);
-        vst1q_s32(tile + i * NR, vpaddq_s32(columns01, columns23));
+        int32x4_t columns01 = vpaddq_s32(tile.acc_s32x4[i][0], tile.acc_s32x4[i][1]);
+        int32x4_t columns23 = vpaddq_s32(tile.acc_s32x4[i][2], tile.acc_s32x4[i][3]);
+        vst1q_s32(out + i * NR, vpaddq_s32(columns01, columns23));
     })
 }
 

@@ -5,11 +5,17 @@
  *
  * Layout: kr = 4.   A panel: k 0..3 of row 0 | k 0..3 of row 1 | ...           four rows a register
  *                   B panel: k 0..3 of column 0 | ... | k 0..3 of column 11    four columns a register, three a step
- * Registers (8 x 12): 24 accumulators, 2 of A, 3 of B = 29. 24 sdot for 5 loads a step.
+ * Order: column quad by column quad, four steps a block, so that A comes in whole registers, too, m a block; each
+ * register loaded AHEAD sdot before the first that needs it (kernels/neon/in_order.h). Up to three rows have further
+ * sets of sums, over interleaved steps: the latency of sdot takes 12 at a time to hide where there are four pipes, and
+ * a step of one row has 3.
+ * Registers (8 x 12): 24 accumulators, 4 of A, 2 of B = 30. 24 sdot for 5 loads a step.
  * Overflow: acc wraps modulo 2**32; it is exact for k <= 131071, beyond which the driver splits k.
- * Tails: rows by tile bodies of 1 to 8 rows, columns and k by the packers' zeros.
+ * Tails: rows by tile bodies of 1 to 8 rows, up to three last steps by blocks of one, columns and k by the packers'
+ * zeros.
  */
 #include "kernels.h"
+#include "kernels/neon/in_order.h"
 #include "kernels/pack_panel.h"
 #include "kernels/unroll.h"
 
@@ -17,60 +23,82 @@
 #error "compile this folder with the flags of csrc/build.py"
 #endif
 
-#include <arm_neon.h>
-
-enum { MR = 8, NR = 12, KR = 4, LANES = 4, GROUPS = NR / LANES };
+enum { MR = 8, NR = 12, KR = 4, LANES = 4, QUADS = NR / LANES, BLOCK_STEPS = 4, AHEAD = 8 };
 
 QK_DEFINE_PACKERS(dotprod, KR, NR, 1, 1)
 
-static inline int32_t load_group(const int8_t *a)
+/* acc += the products of a row's group, a lane of A, and four columns. */
+QK_INLINE void dot_lane(int32x4_t *acc_s32x4, int8x16_t b_s8x16, int8x16_t a_s8x16, const size_t lane)
 {
-    int32_t group;
-    memcpy(&group, a, sizeof group);
-    return group;
-}
-
-/* One step of `rows` rows, at most 4, from a on, touching no byte after them. */
-QK_INLINE int8x16_t load_rows(const int8_t *a, const size_t rows)
-{
-    if (rows == 1)
-        return vreinterpretq_s8_s32(vdupq_n_s32(load_group(a)));
-    if (rows < 4) {
-        int32x4_t a_s32x4 = vreinterpretq_s32_s8(vcombine_s8(vld1_s8(a), vdup_n_s8(0)));
-        if (rows == 3)
-            a_s32x4 = vsetq_lane_s32(load_group(a + 2 * KR), a_s32x4, 2);
-        return vreinterpretq_s8_s32(a_s32x4);
-    }
-    return vld1q_s8(a);
-}
-
-/* One step of kr = 4: add the products of m rows and 12 columns. */
-QK_INLINE void add_step(int32x4_t (*acc_s32x4)[GROUPS], const int8_t *a, const int8_t *b, const size_t m)
-{
-    const size_t upper = m > 4 ? m - 4 : 0;
-    int8x16_t a0_s8x16 = load_rows(a, m - upper);
-    int8x16_t a4_s8x16 = upper ? load_rows(a + 4 * KR, upper) : a0_s8x16;
-    QK_UNROLL4(j, GROUPS, {
-        int8x16_t b_s8x16 = vld1q_s8(b + j * LANES * KR);
-        QK_UNROLL4(i, m, acc_s32x4[i][j] = vdotq_laneq_s32(acc_s32x4[i][j], b_s8x16, a0_s8x16, i);)
-        QK_UNROLL4(i, upper, acc_s32x4[i + 4][j] = vdotq_laneq_s32(acc_s32x4[i + 4][j], b_s8x16, a4_s8x16, i);)
+    QK_UNROLL4(l, 4, {
+        if (l == lane)
+            __asm__ volatile("sdot %0.4s, %1.16b, %2.4b[%3]" : "+w"(*acc_s32x4) : "w"(b_s8x16), "w"(a_s8x16), "i"(l));
     })
 }
 
-QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
+/* A register of groups of A, four unless the block ends sooner; no byte after them is touched. */
+QK_INLINE int8x16_t load_groups(const int8_t *a, const size_t count)
 {
-    int32x4_t acc_s32x4[MR][GROUPS];
-    QK_UNROLL8(i, m, QK_UNROLL4(j, GROUPS, acc_s32x4[i][j] = vdupq_n_s32(0);))
+    const int32_t *groups = (const int32_t *)a; /* aligned by contract */
+    if (count >= LANES)
+        return load_here(a);
+    int32x4_t a_s32x4 = count == 1 ? vld1q_dup_s32(groups) : vcombine_s32(vld1_s32(groups), vdup_n_s32(0));
+    if (count == 3)
+        a_s32x4 = vld1q_lane_s32(groups + 2, a_s32x4, 2);
+    return vreinterpretq_s8_s32(a_s32x4);
+}
 
-    for (; k_steps > 0; k_steps--, a += m * KR, b += NR * KR)
-        add_step(acc_s32x4, a, b, m);
+/* Load what sdot number `dot` of a block is the first to need. */
+QK_INLINE void load_for(const size_t dot, int8x16_t *a_s8x16, int8x16_t *b_s8x16, const cursor *at, const size_t m,
+                        const size_t steps)
+{
+    const size_t quad = dot / m, group = quad / QUADS * m + dot % m;
+    if (quad >= steps * QUADS)
+        return;
+    if (dot % m == 0)
+        b_s8x16[quad] = load_here(at->b + quad * LANES * KR);
+    if (quad % QUADS == 0 && group % LANES == 0)
+        a_s8x16[group / LANES] = load_groups(at->a + group * KR, steps * m - group);
+}
 
-    QK_UNROLL8(i, m, QK_UNROLL4(j, GROUPS, vst1q_s32(tile + i * NR + j * LANES, acc_s32x4[i][j]);))
+/* Add the products of m rows and 12 columns over `steps` steps of kr = 4. */
+QK_INLINE void add_block(int32x4_t (*acc_s32x4)[MR][QUADS], cursor *at, const size_t m, const size_t chains,
+                         const size_t steps)
+{
+    const size_t dots = steps * QUADS * m, last_load = dots > AHEAD ? dots - AHEAD : 0;
+    int8x16_t a_s8x16[MR], b_s8x16[BLOCK_STEPS * QUADS];
+    QK_UNROLL8(dot, AHEAD, load_for(dot, a_s8x16, b_s8x16, at, m, steps);)
+    QK_UNROLL4(s, steps, QK_UNROLL4(j, QUADS, QK_UNROLL8(i, m, {
+        const size_t dot = (s * QUADS + j) * m + i, group = s * m + i;
+        load_for(dot + AHEAD, a_s8x16, b_s8x16, at, m, steps);
+        if (dot == last_load)
+            advance_here(at, steps * m * KR, steps * NR * KR);
+        dot_lane(&acc_s32x4[s % chains][i][j], b_s8x16[s * QUADS + j], a_s8x16[group / LANES], group % LANES);
+    })))
+}
+
+QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, const size_t chains, size_t k_steps,
+                         int32_t *tile)
+{
+    int32x4_t acc_s32x4[BLOCK_STEPS][MR][QUADS]; /* as far as the unrolled loops are written */
+    QK_UNROLL4(c, chains, QK_UNROLL8(i, m, QK_UNROLL4(j, QUADS, acc_s32x4[c][i][j] = vdupq_n_s32(0);)))
+
+    cursor at = {a, b, k_steps / BLOCK_STEPS};
+    while (at.blocks > 0)
+        add_block(acc_s32x4, &at, m, chains, BLOCK_STEPS);
+    at.blocks = k_steps % BLOCK_STEPS;
+    while (at.blocks > 0)
+        add_block(acc_s32x4, &at, m, 1, 1);
+
+    QK_UNROLL8(i, m, QK_UNROLL4(j, QUADS, {
+        QK_UNROLL4(c, chains, if (c > 0) acc_s32x4[0][i][j] = vaddq_s32(acc_s32x4[0][i][j], acc_s32x4[c][i][j]);)
+        vst1q_s32(tile + i * NR + j * LANES, acc_s32x4[0][i][j]);
+    }))
 }
 
 static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
 {
-    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, k_steps, tile);)
+    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, i == 0 ? 4 : i < 3 ? 2 : 1, k_steps, tile);)
 }
 
 static uint64_t peak(uint64_t rounds)

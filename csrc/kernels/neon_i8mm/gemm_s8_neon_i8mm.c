@@ -7,12 +7,16 @@
  *
  * Layout: kr = 8.   A panel: k 0..7 of row 0 | k 0..7 of row 1 | ...           a pair of rows a register
  *                   B panel: k 0..7 of column 0 | ... | k 0..7 of column 11    a pair of columns a register
- * Registers (8 x 12): 24 accumulators, 4 of A, 2 of B = 30. 24 smmla for 10 loads a step.
+ * Order: column pair by column pair, two steps a block, each register loaded AHEAD smmla before the first that needs
+ * it (kernels/neon/in_order.h). One or two rows have a second set of sums, for odd steps: the latency of smmla takes
+ * 12 at a time to hide where there are four pipes, and a step has 6.
+ * Registers (8 x 12): 24 accumulators, 5 of A, 2 of B = 31. 24 smmla for 10 loads a step.
  * Overflow: acc wraps modulo 2**32; it is exact for k <= 131071, beyond which the driver splits k.
  * Tails: rows by tile bodies of 1 to 8 rows; the missing partner of an odd last row is zero and its sums are dropped;
- * columns and k by the packers' zeros.
+ * an odd last step by a block of one; columns and k by the packers' zeros.
  */
 #include "kernels.h"
+#include "kernels/neon/in_order.h"
 #include "kernels/pack_panel.h"
 #include "kernels/unroll.h"
 
@@ -20,40 +24,68 @@
 #error "compile this folder with the flags of csrc/build.py"
 #endif
 
-#include <arm_neon.h>
-
-enum { MR = 8, NR = 12, KR = 8, ROW_PAIRS = MR / 2, COLUMN_PAIRS = NR / 2 };
+enum { MR = 8, NR = 12, KR = 8, MAX_ROW_PAIRS = MR / 2, COLUMN_PAIRS = NR / 2, BLOCK_STEPS = 2, AHEAD = 4 };
 
 QK_DEFINE_PACKERS(i8mm, KR, NR, 1, 1)
 
-/* One step of kr = 8: add the products of m rows and 12 columns. */
-QK_INLINE void add_step(int32x4_t (*acc_s32x4)[COLUMN_PAIRS], const int8_t *a, const int8_t *b, const size_t m)
+/* acc += the products of two rows and two columns. */
+QK_INLINE void multiply_pairs(int32x4_t *acc_s32x4, int8x16_t a_s8x16, int8x16_t b_s8x16)
 {
-    int8x16_t a_s8x16[ROW_PAIRS];
-    QK_UNROLL4(i, m / 2, a_s8x16[i] = vld1q_s8(a + i * 2 * KR);)
-    if (m % 2)
-        a_s8x16[m / 2] = vcombine_s8(vld1_s8(a + (m - 1) * KR), vdup_n_s8(0));
-    QK_UNROLL8(j, COLUMN_PAIRS, {
-        int8x16_t b_s8x16 = vld1q_s8(b + j * 2 * KR);
-        QK_UNROLL4(i, (m + 1) / 2, acc_s32x4[i][j] = vmmlaq_s32(acc_s32x4[i][j], a_s8x16[i], b_s8x16);)
-        /* This emits nothing, but no load moves up across it: gcc would load all of B first, and spill. */
-        if (m > 6 && j % 2)
-            __asm__ volatile("" ::: "memory");
-    })
+    __asm__ volatile("smmla %0.4s, %1.16b, %2.16b" : "+w"(*acc_s32x4) : "w"(a_s8x16), "w"(b_s8x16));
+}
+
+/* Load what smmla number p of a block is the first to need. */
+QK_INLINE void load_for(const size_t p, int8x16_t *a_s8x16, int8x16_t *b_s8x16, const cursor *at, const size_t m,
+                        const size_t steps)
+{
+    const size_t row_pairs = (m + 1) / 2, i = p % row_pairs, j = p / row_pairs, step = j / COLUMN_PAIRS;
+    if (step >= steps)
+        return;
+    if (i == 0)
+        b_s8x16[j] = load_here(at->b + j * 2 * KR);
+    if (j % COLUMN_PAIRS == 0) {
+        const int8_t *rows = at->a + (step * m + 2 * i) * KR;
+        a_s8x16[step * row_pairs + i] = 2 * i + 1 < m ? load_here(rows) : vcombine_s8(vld1_s8(rows), vdup_n_s8(0));
+    }
+}
+
+/* Add the products of m rows and 12 columns over `steps` steps of kr = 8. */
+QK_INLINE void add_block(int32x4_t (*acc_s32x4)[MAX_ROW_PAIRS][COLUMN_PAIRS], cursor *at, const size_t m,
+                         const size_t chains, const size_t steps)
+{
+    const size_t row_pairs = (m + 1) / 2, count = steps * COLUMN_PAIRS * row_pairs;
+    int8x16_t a_s8x16[BLOCK_STEPS * MAX_ROW_PAIRS], b_s8x16[BLOCK_STEPS * COLUMN_PAIRS];
+    QK_UNROLL4(p, AHEAD, load_for(p, a_s8x16, b_s8x16, at, m, steps);)
+    QK_UNROLL4(s, steps, QK_UNROLL8(j, COLUMN_PAIRS, QK_UNROLL4(i, row_pairs, {
+        const size_t p = (s * COLUMN_PAIRS + j) * row_pairs + i;
+        load_for(p + AHEAD, a_s8x16, b_s8x16, at, m, steps);
+        if (p + AHEAD == count)
+            advance_here(at, steps * m * KR, steps * NR * KR);
+        multiply_pairs(&acc_s32x4[s % chains][i][j], a_s8x16[s * row_pairs + i], b_s8x16[p / row_pairs]);
+    })))
 }
 
 QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
 {
-    int32x4_t acc_s32x4[ROW_PAIRS][COLUMN_PAIRS];
-    QK_UNROLL4(i, (m + 1) / 2, QK_UNROLL8(j, COLUMN_PAIRS, acc_s32x4[i][j] = vdupq_n_s32(0);))
+    const size_t row_pairs = (m + 1) / 2, chains = m > 2 ? 1 : 2;
+    int32x4_t acc_s32x4[4][MAX_ROW_PAIRS][COLUMN_PAIRS]; /* as far as the unrolled loops are written */
+    QK_UNROLL4(c, chains, QK_UNROLL4(i, row_pairs, QK_UNROLL8(j, COLUMN_PAIRS, {
+        acc_s32x4[c][i][j] = vdupq_n_s32(0);
+    })))
 
-    for (; k_steps > 0; k_steps--, a += m * KR, b += NR * KR)
-        add_step(acc_s32x4, a, b, m);
+    cursor at = {a, b, k_steps / BLOCK_STEPS};
+    while (at.blocks > 0)
+        add_block(acc_s32x4, &at, m, chains, BLOCK_STEPS);
+    at.blocks = k_steps % BLOCK_STEPS;
+    while (at.blocks > 0)
+        add_block(acc_s32x4, &at, m, 1, 1);
 
-    QK_UNROLL4(i, (m + 1) / 2, QK_UNROLL8(j, COLUMN_PAIRS, {
-        vst1_s32(tile + 2 * i * NR + 2 * j, vget_low_s32(acc_s32x4[i][j]));
+    QK_UNROLL4(i, row_pairs, QK_UNROLL8(j, COLUMN_PAIRS, {
+        if (chains == 2)
+            acc_s32x4[0][i][j] = vaddq_s32(acc_s32x4[0][i][j], acc_s32x4[1][i][j]);
+        vst1_s32(tile + 2 * i * NR + 2 * j, vget_low_s32(acc_s32x4[0][i][j]));
         if (2 * i + 1 < m)
-            vst1_s32(tile + (2 * i + 1) * NR + 2 * j, vget_high_s32(acc_s32x4[i][j]));
+            vst1_s32(tile + (2 * i + 1) * NR + 2 * j, vget_high_s32(acc_s32x4[0][i][j]));
     }))
 }
 
