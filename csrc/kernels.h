@@ -100,15 +100,15 @@ typedef const struct qk_gemm_s8 {
     uint8_t a_signed, b_signed; /* the signedness that run() multiplies; the packers flip bytes to it */
 
     /* Pack `count` rows of A (columns of B): element (i, k) is src[i * stride + k * k_stride] ^ flip. Writes the
-     * sums over k of the flipped values to sums[0..count), for B zeros up to n, unless sums is NULL. A panel of A takes
-     * m * a_stride bytes; a_stride is a multiple of 64 and at least k_steps * kr * a_bytes. */
+     * sums over k of the flipped values to sums[0..count), for B zeros up to n, unless sums is NULL. a_stride is at least
+     * k_steps * kr * a_bytes, and a multiple of 4. */
     void (*pack_a)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
                    void *panel, size_t a_stride, int32_t *sums);
     void (*pack_b)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
                    void *panel, int32_t *sums);
 
     /* sums[i * nr + j] = or += sum over the steps of a[i][k] * b[k][j] modulo 2**32, for i < m and j < n. The panels
-     * start at multiples of 64 bytes. */
+     * start at a multiple of 64 bytes (B), or kr * a_bytes (A). */
     void (*run)(const qk_gemm_tile *tile);
 
     /* run(), and store the sums straight from the registers as the store slot of that output does: m rows and n whole

@@ -31,9 +31,9 @@ enum { MR = 4, NR = 4, KR = 16, BATCH = 4, BLOCK_STEPS = 2, SURPLUS_BLOCKS = 128
 QK_DEFINE_PACKERS(plain, KR, NR, 1, 1)
 
 static void pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
-                   void *panel, int32_t *sums)
+                   void *panel, size_t a_stride, int32_t *sums)
 {
-    plain_pack_a(src, stride, k_stride, count, k, flip, panel, sums);
+    plain_pack_a(src, stride, k_stride, count, k, flip, panel, a_stride, sums);
     uint8_t *group = panel;
     for (size_t i = 0; i < (k + KR - 1) / KR * count; i++, group += KR)
         vst1_u8(group + KR / 2, vmvn_u8(vld1_u8(group + KR / 2)));
@@ -111,21 +111,21 @@ QK_INLINE void add_block(sums *tile, cursor *at, const size_t m, const size_t st
     })
 }
 
-QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *out)
+QK_INLINE void tile_rows(const qk_gemm_tile *to, const size_t m)
 {
     sums tile;
     QK_UNROLL4(i, m, QK_UNROLL4(j, NR, tile.acc_s32x4[i][j] = vdupq_n_s32(0);))
     QK_UNROLL4(i, BATCH, tile.ab_s16x8[i] = vdupq_n_s16(0);)
 
-    cursor at = {a, b, 0};
-    size_t blocks = k_steps / BLOCK_STEPS;
+    cursor at = first_step(to, m * KR, NR * KR);
+    size_t blocks = to->k_steps / BLOCK_STEPS;
     do {
         QK_UNROLL4(j, NR, tile.surplus_s16x8[j] = vdupq_n_s16(0);)
         at.blocks = blocks < SURPLUS_BLOCKS ? blocks : SURPLUS_BLOCKS;
         blocks -= at.blocks;
         while (at.blocks > 0)
             add_block(&tile, &at, m, BLOCK_STEPS);
-        at.blocks = blocks ? 0 : k_steps % BLOCK_STEPS;
+        at.blocks = blocks ? 0 : to->k_steps % BLOCK_STEPS;
         while (at.blocks > 0)
             add_block(&tile, &at, m, 1);
         QK_UNROLL4(i, m, QK_UNROLL4(j, NR, {
@@ -136,13 +136,13 @@ QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_
     QK_UNROLL4(i, m, {
         int32x4_t columns01 = vpaddq_s32(tile.acc_s32x4[i][0], tile.acc_s32x4[i][1]);
         int32x4_t columns23 = vpaddq_s32(tile.acc_s32x4[i][2], tile.acc_s32x4[i][3]);
-        vst1q_s32(out + i * NR, vpaddq_s32(columns01, columns23));
+        store_sums(to, i * NR, vpaddq_s32(columns01, columns23));
     })
 }
 
-static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
+static void run(const qk_gemm_tile *tile)
 {
-    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, k_steps, tile);)
+    QK_UNROLL8(i, MR, if (tile->m == i + 1) tile_rows(tile, i + 1);)
 }
 
 static uint64_t peak(uint64_t rounds)
@@ -163,6 +163,6 @@ static uint64_t peak(uint64_t rounds)
 }
 
 qk_gemm_s8_type qk_gemm_s8_neon = {
-    .mr = MR, .nr = NR, .kr = KR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
+    .mr = MR, .nr = NR, .kr = KR, .n_unit = NR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
     .pack_a = pack_a, .pack_b = plain_pack_b, .run = run, .peak = peak,
 };

@@ -27,6 +27,20 @@ typedef struct cursor {
     size_t blocks;
 } cursor;
 
+/* The first step that a tile asks for; its panels take so many bytes a step. */
+QK_INLINE cursor first_step(const qk_gemm_tile *tile, size_t a_bytes, size_t b_bytes)
+{
+    return (cursor){(const int8_t *)tile->a + tile->first_step * a_bytes,
+                    (const int8_t *)tile->b + tile->first_step * b_bytes, 0};
+}
+
+/* Four sums to place `at`. */
+static inline void store_sums(const qk_gemm_tile *tile, size_t at, int32x4_t sums)
+{
+    int32_t *place = tile->sums + at;
+    vst1q_s32(place, tile->accumulate ? vaddq_s32(vld1q_s32(place), sums) : sums);
+}
+
 /* To the next block, after the last load of this one: between multiplies, not at the end of the loop where the branch
  * would wait for it. */
 QK_INLINE void advance_here(cursor *at, size_t a_bytes, size_t b_bytes)

@@ -77,28 +77,28 @@ QK_INLINE void add_block(int32x4_t (*acc_s32x4)[MR][QUADS], cursor *at, const si
     })))
 }
 
-QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, const size_t chains, size_t k_steps,
-                         int32_t *tile)
+QK_INLINE void tile_rows(const qk_gemm_tile *tile, const size_t m, const size_t chains)
 {
     int32x4_t acc_s32x4[BLOCK_STEPS][MR][QUADS]; /* as far as the unrolled loops are written */
     QK_UNROLL4(c, chains, QK_UNROLL8(i, m, QK_UNROLL4(j, QUADS, acc_s32x4[c][i][j] = vdupq_n_s32(0);)))
 
-    cursor at = {a, b, k_steps / BLOCK_STEPS};
+    cursor at = first_step(tile, m * KR, NR * KR);
+    at.blocks = tile->k_steps / BLOCK_STEPS;
     while (at.blocks > 0)
         add_block(acc_s32x4, &at, m, chains, BLOCK_STEPS);
-    at.blocks = k_steps % BLOCK_STEPS;
+    at.blocks = tile->k_steps % BLOCK_STEPS;
     while (at.blocks > 0)
         add_block(acc_s32x4, &at, m, 1, 1);
 
     QK_UNROLL8(i, m, QK_UNROLL4(j, QUADS, {
         QK_UNROLL4(c, chains, if (c > 0) acc_s32x4[0][i][j] = vaddq_s32(acc_s32x4[0][i][j], acc_s32x4[c][i][j]);)
-        vst1q_s32(tile + i * NR + j * LANES, acc_s32x4[0][i][j]);
+        store_sums(tile, i * NR + j * LANES, acc_s32x4[0][i][j]);
     }))
 }
 
-static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
+static void run(const qk_gemm_tile *tile)
 {
-    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, i == 0 ? 4 : i < 3 ? 2 : 1, k_steps, tile);)
+    QK_UNROLL8(i, MR, if (tile->m == i + 1) tile_rows(tile, i + 1, i == 0 ? 4 : i < 3 ? 2 : 1);)
 }
 
 static uint64_t peak(uint64_t rounds)
@@ -118,6 +118,6 @@ static uint64_t peak(uint64_t rounds)
 }
 
 qk_gemm_s8_type qk_gemm_s8_neon_dotprod = {
-    .mr = MR, .nr = NR, .kr = KR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
+    .mr = MR, .nr = NR, .kr = KR, .n_unit = NR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
     .pack_a = dotprod_pack_a, .pack_b = dotprod_pack_b, .run = run, .peak = peak,
 };

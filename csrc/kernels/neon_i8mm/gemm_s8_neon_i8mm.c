@@ -65,7 +65,14 @@ QK_INLINE void add_block(int32x4_t (*acc_s32x4)[MAX_ROW_PAIRS][COLUMN_PAIRS], cu
     })))
 }
 
-QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_t k_steps, int32_t *tile)
+/* Two sums to place `at`. */
+static inline void store_pair(const qk_gemm_tile *tile, size_t at, int32x2_t sums)
+{
+    int32_t *place = tile->sums + at;
+    vst1_s32(place, tile->accumulate ? vadd_s32(vld1_s32(place), sums) : sums);
+}
+
+QK_INLINE void tile_rows(const qk_gemm_tile *tile, const size_t m)
 {
     const size_t row_pairs = (m + 1) / 2, chains = m > 2 ? 1 : 2;
     int32x4_t acc_s32x4[4][MAX_ROW_PAIRS][COLUMN_PAIRS]; /* as far as the unrolled loops are written */
@@ -73,25 +80,26 @@ QK_INLINE void tile_rows(const int8_t *a, const int8_t *b, const size_t m, size_
         acc_s32x4[c][i][j] = vdupq_n_s32(0);
     })))
 
-    cursor at = {a, b, k_steps / BLOCK_STEPS};
+    cursor at = first_step(tile, m * KR, NR * KR);
+    at.blocks = tile->k_steps / BLOCK_STEPS;
     while (at.blocks > 0)
         add_block(acc_s32x4, &at, m, chains, BLOCK_STEPS);
-    at.blocks = k_steps % BLOCK_STEPS;
+    at.blocks = tile->k_steps % BLOCK_STEPS;
     while (at.blocks > 0)
         add_block(acc_s32x4, &at, m, 1, 1);
 
     QK_UNROLL4(i, row_pairs, QK_UNROLL8(j, COLUMN_PAIRS, {
         if (chains == 2)
             acc_s32x4[0][i][j] = vaddq_s32(acc_s32x4[0][i][j], acc_s32x4[1][i][j]);
-        vst1_s32(tile + 2 * i * NR + 2 * j, vget_low_s32(acc_s32x4[0][i][j]));
+        store_pair(tile, 2 * i * NR + 2 * j, vget_low_s32(acc_s32x4[0][i][j]));
         if (2 * i + 1 < m)
-            vst1_s32(tile + (2 * i + 1) * NR + 2 * j, vget_high_s32(acc_s32x4[0][i][j]));
+            store_pair(tile, (2 * i + 1) * NR + 2 * j, vget_high_s32(acc_s32x4[0][i][j]));
     }))
 }
 
-static void run(const void *a, const void *b, size_t m, size_t k_steps, int32_t *tile)
+static void run(const qk_gemm_tile *tile)
 {
-    QK_UNROLL8(i, MR, if (m == i + 1) tile_rows(a, b, i + 1, k_steps, tile);)
+    QK_UNROLL8(i, MR, if (tile->m == i + 1) tile_rows(tile, i + 1);)
 }
 
 static uint64_t peak(uint64_t rounds)
@@ -111,6 +119,6 @@ static uint64_t peak(uint64_t rounds)
 }
 
 qk_gemm_s8_type qk_gemm_s8_neon_i8mm = {
-    .mr = MR, .nr = NR, .kr = KR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
+    .mr = MR, .nr = NR, .kr = KR, .n_unit = NR, .a_bytes = 1, .a_signed = 1, .b_signed = 1,
     .pack_a = i8mm_pack_a, .pack_b = i8mm_pack_b, .run = run, .peak = peak,
 };
