@@ -12,11 +12,11 @@ import pytest
 
 from qkernels import _core
 from qkernels.__main__ import bench_module, main
-from qkernels.gemm import _aligned_bytes
 
 cli = bench_module()
 from qkernels.bench import compare, measure, workers  # noqa: E402
 from qkernels.bench.peers import OTHERS, PEERS  # noqa: E402
+from qkernels.bench.peers.machine import aligned_bytes  # noqa: E402
 from qkernels.bench.peers.peer import Peer  # noqa: E402
 from qkernels.bench.problem import PRODUCTS, Problem, WrongResult  # noqa: E402
 
@@ -215,7 +215,7 @@ def test_check_of_results():
 
 
 def test_read_loop(isa):
-    words = _aligned_bytes(3 * _core.READ_BLOCK).view(np.uint32)
+    words = aligned_bytes(3 * _core.READ_BLOCK).view(np.uint32)
     words[:] = np.random.default_rng(1).integers(0, 2**32, words.size)
     assert _core.read_loop(words, 2) == 2 * int(words.sum(dtype=np.uint64)) % 2**32
 

@@ -104,7 +104,6 @@ def test_nan_on_several_threads(isa):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="this system does not list a process's threads")
-@pytest.mark.xfail(strict=True, reason="int8_gemm does not call qk_parallel_for yet")
 def test_large_products_use_threads():
     a, b = operands(300, 700, 500)
     with qkernels.num_threads(32):

@@ -4,8 +4,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
+
 from qkernels import _core
-from qkernels.gemm import _aligned_bytes
 
 from .peer import Peer
 
@@ -48,15 +49,22 @@ class Peak(Limit):
         return 2 * self.threads * _core.gemm_peak(1) * self.rounds
 
 
+def aligned_bytes(size):
+    """An uninitialized uint8 array that starts at a cache line."""
+    raw = np.empty(size + 63, np.uint8)
+    start = -raw.__array_interface__["data"][0] % 64
+    return raw[start:start + size]
+
+
 class Bandwidth(Limit):
-    """Reading a buffer of the packed B's size, each thread a part of it, again and again."""
+    """Reading a buffer of B's size, each thread a part of it, again and again."""
 
     name = "bandwidth"
 
     def limit(self, p):
         block = _core.READ_BLOCK * self.threads
-        self.size = -(-_core.packed_b_size(p.k, p.n) // block) * block
-        buffer = _aligned_bytes(self.size)
+        self.size = -(-p.k * p.n // block) * block
+        buffer = aligned_bytes(self.size)
         buffer[:] = 1  # until it is written, memory is one page of zeros
         parts = buffer.reshape(self.threads, -1)
         self.rounds = rounds_in(partial(_core.read_loop, parts[0]), CALL_SECONDS)
