@@ -172,10 +172,15 @@ timing bench_gemm_s8(kernel_pointer kernel)
     tile.prefetch_stride = (size_t)g->nr * g->kr;
     tile.k_steps = (uint32_t)step_count(&a, k);
     tile.sums = place_aligned(&tile_buffer, (size_t)g->mr * g->nr * sizeof *tile.sums, 64);
+    const double work = 2.0 * g->mr * g->nr * (double)k;
     stopwatch w = {0};
     while (keep_timing(&w))
         g->run(&tile);
-    timing t = timing_of(&w, 2.0 * g->mr * g->nr * (double)k, OPERATIONS);
+    timing t = timing_of(&w, work, OPERATIONS);
     t.peak = measure_peak(g);
+    if (g->run_store[QK_OUT_F32]) {
+        w = time_gemm_run_store(g, &tile);
+        t.stored = work / timing_of(&w, work, OPERATIONS).ns;
+    }
     return t;
 }

@@ -103,3 +103,16 @@ void check_gemm_run_store(qk_gemm_s8_type *g)
             for (size_t m = 1; m <= g->mr; m++)
                 check_shape(g, to, m, n);
 }
+
+stopwatch time_gemm_run_store(qk_gemm_s8_type *g, const qk_gemm_tile *tile)
+{
+    const store_output *output = &store_outputs[QK_OUT_F32];
+    qk_store_args args = random_store_args(output, tile->n, ROW_SCALES | BIAS, 1000);
+    set_ordinary_mult(&args, tile->n);
+    const qk_store_rows rows = random_store_rows(output, tile->m, ROW_SCALES | BIAS);
+    void *out = place(&out_buffer, (size_t)tile->m * tile->n, output->bytes);
+    stopwatch w = {0};
+    while (keep_timing(&w))
+        g->run_store[QK_OUT_F32](tile, &args, 0, &rows, out, tile->n * output->bytes);
+    return w;
+}
