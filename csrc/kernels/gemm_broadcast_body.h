@@ -60,7 +60,8 @@ QK_INLINE void keep_apart(vi (*acc)[8][4], const size_t m, const size_t v, const
 
 /* Steps of k that a tile has still to do. */
 typedef struct position {
-    const uint8_t *a, *b, *prefetch;
+    const uint8_t *a, *b;
+    uintptr_t prefetch; /* an integer: it may leave its object, and wrap, as a pointer must not */
     size_t a_stride, prefetch_stride;
 } position;
 
@@ -71,9 +72,12 @@ QK_INLINE void add_steps(vi (*acc)[8][4], position *at, size_t steps, const size
     for (; steps >= chains; steps -= chains) {
         QK_UNROLL4(c, chains, {
             if (m < 4) { /* bound by memory: every line of B is wanted early */
-                QK_UNROLL4(j, v, if (j * B_VECTOR % LINE == 0) __builtin_prefetch(at->prefetch + j * B_VECTOR, 0, 3);)
+                QK_UNROLL4(j, v, {
+                    if (j * B_VECTOR % LINE == 0)
+                        __builtin_prefetch((const void *)(at->prefetch + j * B_VECTOR), 0, 3);
+                })
             } else {
-                __builtin_prefetch(at->prefetch, 0, 2);
+                __builtin_prefetch((const void *)at->prefetch, 0, 2);
             }
             add_step(acc[c], at->a + c * STEP_OF_A, at->a_stride, at->b + c * b_step, m, v);
             at->prefetch += at->prefetch_stride;
@@ -86,12 +90,12 @@ QK_INLINE void add_steps(vi (*acc)[8][4], position *at, size_t steps, const size
 
 /* All the sums of a tile. out: m rows of `out_lines` cache lines, out_row_bytes apart, to be prefetched. */
 QK_INLINE void multiply(vi (*acc)[8][4], const qk_gemm_tile *tile, const size_t m, const size_t v, const size_t chains,
-                        const char *out, size_t out_row_bytes, const size_t out_lines)
+                        uintptr_t out, size_t out_row_bytes, const size_t out_lines)
 {
     position at = {
         .a = tile->a + (size_t)tile->first_step * STEP_OF_A,
         .b = tile->b + tile->first_step * v * B_VECTOR,
-        .prefetch = tile->prefetch,
+        .prefetch = (uintptr_t)tile->prefetch,
         .a_stride = tile->a_stride,
         .prefetch_stride = tile->prefetch_stride,
     };
@@ -107,7 +111,7 @@ QK_INLINE void multiply(vi (*acc)[8][4], const qk_gemm_tile *tile, const size_t 
         size_t lead = m * out_lines < steps ? m * out_lines : steps;
         steps -= lead;
         for (size_t left = out_lines; lead > 0; lead--) {
-            __builtin_prefetch(out, 1);
+            __builtin_prefetch((const void *)out, 1);
             out += LINE;
             if (--left == 0) {
                 left = out_lines;
@@ -120,7 +124,7 @@ QK_INLINE void multiply(vi (*acc)[8][4], const qk_gemm_tile *tile, const size_t 
         keep_apart(acc, m, v, 1);
     } else {
         for (size_t i = 0; i < m; i++, out += out_row_bytes)
-            QK_UNROLL4(line, out_lines, __builtin_prefetch(out + line * LINE, 1);)
+            QK_UNROLL4(line, out_lines, __builtin_prefetch((const void *)(out + line * LINE), 1);)
     }
     add_steps(acc, &at, steps, m, v, chains);
     if (chains > 1)
@@ -134,7 +138,7 @@ QK_INLINE void multiply(vi (*acc)[8][4], const qk_gemm_tile *tile, const size_t 
 QK_INLINE void run_tile(const qk_gemm_tile *tile, const size_t m, const size_t v, const size_t chains)
 {
     sums_of_tile acc;
-    multiply(acc, tile, m, v, chains, NULL, 0, 0);
+    multiply(acc, tile, m, v, chains, 0, 0, 0);
     QK_UNROLL8(i, m, QK_UNROLL4(j, v, vi_store(tile->sums + i * NR + j * LANES, acc[0][i][j]);))
 }
 
@@ -147,7 +151,8 @@ QK_INLINE void run_tile(const qk_gemm_tile *tile, const size_t m, const size_t v
                                        const size_t m, const size_t v, const size_t chains)                  \
     {                                                                                                        \
         sums_of_tile sums;                                                                                   \
-        multiply(sums, tile, m, v, chains, out, out_row_bytes, (v * LANES * sizeof(out_type) + LINE - 1) / LINE); \
+        multiply(sums, tile, m, v, chains, (uintptr_t)out, out_row_bytes,                                    \
+                 (v * LANES * sizeof(out_type) + LINE - 1) / LINE);                                          \
         QK_UNROLL8(i, m, {                                                                                   \
             const float row_scale = rows->row_scales ? rows->row_scales[i] : 1.0f;                           \
             QK_UNROLL4(j, v, {                                                                               \

@@ -6,55 +6,28 @@
 
 typedef struct operand {
     const char *name;
-    void (*pack)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k,
-                 uint8_t flip, void *panel, int32_t *sums);
-    size_t lanes, kr, bytes; /* bytes of a packed element */
+    qk_gemm_s8_type *gemm;
+    int is_b;
+    size_t lanes, unit;         /* a panel has at most so many lanes, filled up with zeros to a multiple of `unit` */
+    size_t kr, bytes;           /* bytes of a packed element */
+    size_t alignment;           /* of a panel */
+    int by_rows;                /* one lane after the other, instead of groups of kr in turns */
     int is_signed;
-    int is_padded; /* a panel of fewer lanes is filled up with zeros (B), or holds those lanes only (A) */
+    size_t row_bytes;           /* of the panel that is placed: distance of its lanes where by_rows */
     buffer source, panel, sums;
 } operand;
 
-static inline void set_operand_a(operand *o, qk_gemm_s8_type *g)
-{
-    o->name = "A";
-    o->pack = g->pack_a;
-    o->lanes = g->mr;
-    o->kr = g->kr;
-    o->bytes = g->a_bytes;
-    o->is_signed = g->a_signed;
-    o->is_padded = 0;
-    o->source.name = "source of A";
-    o->panel.name = "panel of A";
-    o->sums.name = "sums of A";
-}
-
-static inline void set_operand_b(operand *o, qk_gemm_s8_type *g)
-{
-    o->name = "B";
-    o->pack = g->pack_b;
-    o->lanes = g->nr;
-    o->kr = g->kr;
-    o->bytes = 1;
-    o->is_signed = g->b_signed;
-    o->is_padded = 1;
-    o->source.name = "source of B";
-    o->panel.name = "panel of B";
-    o->sums.name = "sums of B";
-}
+void set_operand_a(operand *o, qk_gemm_s8_type *gemm);
+void set_operand_b(operand *o, qk_gemm_s8_type *gemm);
 
 static inline int32_t value_of(uint8_t byte, int is_signed)
 {
     return is_signed && byte > 127 ? byte - 256 : byte;
 }
 
-static inline uint8_t flip_for(const operand *o, int source_signed)
-{
-    return source_signed == o->is_signed ? 0 : 0x80;
-}
-
 static inline size_t panel_lanes(const operand *o, size_t count)
 {
-    return o->is_padded ? o->lanes : count;
+    return (count + o->unit - 1) / o->unit * o->unit;
 }
 
 static inline size_t step_count(const operand *o, size_t k)
@@ -62,15 +35,35 @@ static inline size_t step_count(const operand *o, size_t k)
     return (k + o->kr - 1) / o->kr;
 }
 
-/* A panel of `count` lanes and its sums: exactly as large as kernels.h says, and, where it ends at a guard page, no
- * better aligned. Its size is a multiple of its alignment, so that no slack is left there. */
-static inline void place_panel(operand *o, size_t count, size_t k)
+/* Where element (lane, p) of a panel of `lanes` lies, in bytes. */
+static inline size_t place_of(const operand *o, size_t lanes, size_t lane, size_t p)
 {
-    const size_t lanes = panel_lanes(o, count);
-    place_aligned(&o->panel, step_count(o, k) * lanes * o->kr * o->bytes, o->kr * o->bytes);
-    place_aligned(&o->sums, lanes * sizeof(int32_t), sizeof(int32_t));
+    if (o->by_rows)
+        return lane * o->row_bytes + p * o->bytes;
+    return ((p / o->kr * lanes + lane) * o->kr + p % o->kr) * o->bytes;
 }
 
+/* Place a panel of `count` lanes and its sums: exactly as large and as aligned as kernels.h says. Rows are `gap` bytes,
+ * a multiple of 4, further apart than they have to be. */
+void place_panel(operand *o, size_t count, size_t k, size_t gap);
+
+/* Call the packer, to the panel placed last. */
+void pack_lanes(const operand *o, const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k,
+                uint8_t flip, int32_t *sums);
+
+/* Fill the source of `count` lanes: rows of A [count][k], or columns of B [k][count]. */
+void fill_source(operand *o, size_t count, size_t k, enum byte_pattern pattern);
+
+/* Pack `count` lanes of such a source. */
+void pack_source(operand *o, size_t count, size_t k, uint8_t flip, size_t gap);
+
+/* A tile of all of both panels but steps and sums. What it prefetches is anywhere, mapped or not. */
+qk_gemm_tile tile_of(const operand *a, const operand *b, size_t m, size_t n);
+
 void check_gemm_packers(qk_gemm_s8_type *g);
+void check_gemm_run_store(qk_gemm_s8_type *g);
+
+/* Time run_store with float32 output. */
+stopwatch time_gemm_run_store(qk_gemm_s8_type *g, const qk_gemm_tile *tile);
 
 #endif

@@ -160,7 +160,8 @@ typedef struct timing {
     double ns, spread; /* of a call: median; distance of the quartiles, relative to it */
     double work;       /* of a call */
     work_unit unit;
-    double peak; /* work a ns of the instruction behind it, or 0 where that says nothing */
+    double peak;   /* work a ns of the instruction behind it, or 0 where that says nothing */
+    double stored; /* work a ns when float32 output is stored, too, or 0 where the kernel does not */
 } timing;
 
 int keep_timing(stopwatch *w);

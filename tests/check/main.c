@@ -67,6 +67,8 @@ static void bench_row(const kernel_row *row)
            50 * t.spread, speed / scalar_speed);
     if (t.peak > 0)
         printf("  %5.1f %% of peak", 100 * speed / t.peak);
+    if (t.stored > 0)
+        printf(", %5.1f %% storing float32", 100 * t.stored / t.peak);
     printf("\n");
     fflush(stdout);
 }

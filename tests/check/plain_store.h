@@ -27,8 +27,7 @@ static inline float plain_scaled(int32_t acc, size_t i, size_t c, const qk_store
     if (rows->row_scales)
         mult = (float)((double)mult * (double)rows->row_scales[i]);
     float y = (float)((double)(float)acc * (double)mult);
-    if (args->bias)
-        y = (float)((double)y + (double)args->bias[c]);
+    y = (float)((double)y + (double)args->bias[c]);
     return y < args->low ? args->low : y > args->high ? args->high : y;
 }
 
