@@ -31,143 +31,161 @@
 #include "kernels/store_body.h"
 #include "kernels/unroll.h"
 
-enum { NR = NV * LANES, B_VECTOR = LANES * KR /* bytes */, LINE = 64, STEP_OF_A = KR * A_BYTES };
+enum { NR = NV * LANES, B_VECTOR = LANES * KR /* bytes */, LINE = 64, STEP_OF_A = KR * A_BYTES, AHEAD = 4096 };
 
-/* A tile's sums: [chain][row][vector], as far as the unrolled loops are written; what a tile does not have, does not
- * exist. */
-typedef vi sums_of_tile[4][8][4];
+/* The sums of a tile: chain c, row i and vector j at [(c * m + i) * v + j], as far as the unrolled loops are written. */
+typedef vi sums_of_tile[32];
+
+/* What becomes of a tile's sums: they go to tile->sums, or with the arguments of run_store to the output. */
+typedef struct destination {
+    int output; /* a qk_output, or SUMS */
+    const qk_store_args *args;
+    size_t column;
+    const qk_store_rows *rows;
+    void *out;
+    size_t out_row_bytes;
+} destination;
+
+enum { SUMS = -1 };
 
 /* ------------------------------------------------------------------------------------------------- multiply */
 
 /* One step: add the products of m rows and v vectors. */
-QK_INLINE void add_step(vi (*acc)[4], const uint8_t *a, size_t a_stride, const uint8_t *b, const size_t m, const size_t v)
+QK_INLINE void add_step(vi *acc, const uint8_t *a, size_t a_stride, const uint8_t *b, const size_t m, const size_t v)
 {
     vi b_vector[4];
-    QK_UNROLL4(j, v, b_vector[j] = load_b(b + j * B_VECTOR);)
+    QK_UNROLL4(j, v, {
+        b_vector[j] = load_b(b + j * B_VECTOR);
+        if (m > 1 && m < 4)
+            QK_OPAQUE(b_vector[j]); /* or gcc would load it for each row anew */
+    })
     QK_UNROLL8(i, m, {
         int32_t group;
         memcpy(&group, a + i * a_stride, sizeof group);
         vi a_broadcast = vi_set1(group);
-        QK_UNROLL4(j, v, acc[i][j] = multiply_add(acc[i][j], a_broadcast, b_vector[j]);)
+        QK_UNROLL4(j, v, acc[i * v + j] = multiply_add(acc[i * v + j], a_broadcast, b_vector[j]);)
     })
 }
 
 /* The compiler would begin a later loop's work in an earlier one, and copy every sum once a step for it. */
-QK_INLINE void keep_apart(vi (*acc)[8][4], const size_t m, const size_t v, const size_t chains)
-{
-    QK_UNROLL4(c, chains, QK_UNROLL8(i, m, QK_UNROLL4(j, v, QK_OPAQUE(acc[c][i][j]);)))
-}
+QK_INLINE void keep_apart(vi *acc, const size_t count) { QK_UNROLL32(x, count, QK_OPAQUE(acc[x]);) }
 
-/* Steps of k that a tile has still to do. */
+/* Where a tile is: the next step of each operand, and what to prefetch with it. */
 typedef struct position {
     const uint8_t *a, *b;
     uintptr_t prefetch; /* an integer: it may leave its object, and wrap, as a pointer must not */
     size_t a_stride, prefetch_stride;
 } position;
 
-/* `steps` steps, `chains` at a time. */
-QK_INLINE void add_steps(vi (*acc)[8][4], position *at, size_t steps, const size_t m, const size_t v, const size_t chains)
+QK_INLINE void advance(position *at, size_t steps, const size_t v)
 {
-    const size_t b_step = v * B_VECTOR;
-    for (; steps >= chains; steps -= chains) {
-        QK_UNROLL4(c, chains, {
-            if (m < 4) { /* bound by memory: every line of B is wanted early */
-                QK_UNROLL4(j, v, {
-                    if (j * B_VECTOR % LINE == 0)
-                        __builtin_prefetch((const void *)(at->prefetch + j * B_VECTOR), 0, 3);
-                })
-            } else {
-                __builtin_prefetch((const void *)at->prefetch, 0, 2);
-            }
-            add_step(acc[c], at->a + c * STEP_OF_A, at->a_stride, at->b + c * b_step, m, v);
-            at->prefetch += at->prefetch_stride;
-        })
-        at->a += chains * STEP_OF_A;
-        at->b += chains * b_step;
-    }
-    keep_apart(acc, m, v, chains);
+    at->a += steps * STEP_OF_A;
+    at->b += steps * v * B_VECTOR;
+    at->prefetch += steps * at->prefetch_stride;
 }
 
-/* All the sums of a tile. out: m rows of `out_lines` cache lines, out_row_bytes apart, to be prefetched. */
-QK_INLINE void multiply(vi (*acc)[8][4], const qk_gemm_tile *tile, const size_t m, const size_t v, const size_t chains,
-                        uintptr_t out, size_t out_row_bytes, const size_t out_lines)
+/* `streams` times `steps` steps: as many stretches of k that follow each other, walked abreast, because the hardware
+ * fetches several streams from memory faster than one. Their sums go to the chains in turns. */
+QK_INLINE void add_steps(vi *acc, position *at, const size_t steps, const size_t m, const size_t v, const size_t chains,
+                         const size_t streams)
 {
-    position at = {
-        .a = tile->a + (size_t)tile->first_step * STEP_OF_A,
-        .b = tile->b + tile->first_step * v * B_VECTOR,
-        .prefetch = (uintptr_t)tile->prefetch,
-        .a_stride = tile->a_stride,
-        .prefetch_stride = tile->prefetch_stride,
-    };
-    size_t steps = tile->k_steps;
-
-    QK_UNROLL8(i, m, QK_UNROLL4(j, v, acc[0][i][j] = vi_set1(0);))
-    if (tile->accumulate) {
-        QK_UNROLL8(i, m, QK_UNROLL4(j, v, acc[0][i][j] = vi_load(tile->sums + i * NR + j * LANES);))
-    }
-    QK_UNROLL4(c, chains, if (c > 0) { QK_UNROLL8(i, m, QK_UNROLL4(j, v, acc[c][i][j] = vi_set1(0);)) })
-
-    if (out_lines && chains == 1) {
-        size_t lead = m * out_lines < steps ? m * out_lines : steps;
-        steps -= lead;
-        for (size_t left = out_lines; lead > 0; lead--) {
-            __builtin_prefetch((const void *)out, 1);
-            out += LINE;
-            if (--left == 0) {
-                left = out_lines;
-                out += out_row_bytes - out_lines * LINE;
+    const size_t a_far = steps * STEP_OF_A, b_far = steps * v * B_VECTOR;
+    for (size_t left = steps; left > 0; left--) {
+        QK_UNROLL4(s, streams, {
+            const uint8_t *a = at->a + s * a_far, *b = at->b + s * b_far;
+            if (streams == 1) {
+                __builtin_prefetch((const void *)at->prefetch, 0, 2);
+            } else { /* few products for each byte of B: every line is wanted early */
+                QK_UNROLL4(line, v * B_VECTOR / LINE, {
+                    __builtin_prefetch((const void *)((uintptr_t)b + AHEAD + line * LINE), 0, 3);
+                })
             }
-            add_step(acc[0], at.a, at.a_stride, at.b, m, v);
-            at.a += STEP_OF_A;
-            at.b += v * B_VECTOR;
-        }
-        keep_apart(acc, m, v, 1);
-    } else {
-        for (size_t i = 0; i < m; i++, out += out_row_bytes)
-            QK_UNROLL4(line, out_lines, __builtin_prefetch((const void *)(out + line * LINE), 1);)
+            add_step(acc + s % chains * m * v, a, at->a_stride, b, m, v);
+            if (streams > 1)
+                keep_apart(acc, chains * m * v);
+        })
+        advance(at, 1, v);
     }
-    add_steps(acc, &at, steps, m, v, chains);
-    if (chains > 1)
-        add_steps(acc, &at, steps % chains, m, v, 1);
+    advance(at, (streams - 1) * steps, v);
+    keep_apart(acc, chains * m * v);
+}
 
-    QK_UNROLL4(c, chains, if (c > 0) {
-        QK_UNROLL8(i, m, QK_UNROLL4(j, v, acc[0][i][j] = vi_add(acc[0][i][j], acc[c][i][j]);))
+/* The first steps of a tile, with each a line of its m rows of output, out_lines a row; how many steps these were. */
+QK_INLINE size_t add_first_steps(vi *acc, position *at, const destination *to, size_t steps, const size_t m, const size_t v,
+                                 const size_t out_lines)
+{
+    const size_t first = m * out_lines < steps ? m * out_lines : steps;
+    uintptr_t line = (uintptr_t)to->out;
+    size_t left_in_row = out_lines;
+    for (size_t left = first; left > 0; left--) {
+        __builtin_prefetch((const void *)line, 1);
+        line += LINE;
+        if (--left_in_row == 0) {
+            left_in_row = out_lines;
+            line += to->out_row_bytes - out_lines * LINE;
+        }
+        add_step(acc, at->a, at->a_stride, at->b, m, v);
+        at->a += STEP_OF_A;
+        at->b += v * B_VECTOR;
+    }
+    keep_apart(acc, m * v);
+    return first;
+}
+
+/* All the sums of a tile, in its first chain. */
+QK_INLINE void multiply(vi *acc, const qk_gemm_tile *tile, const destination *to, const size_t m, const size_t v,
+                        const size_t chains)
+{
+    const size_t streams = m < 4 ? 4 : m == 4 ? 3 : chains; /* as many as there are address registers for */
+    position at = {tile->a, tile->b, (uintptr_t)tile->prefetch, tile->a_stride, 0};
+    advance(&at, tile->first_step, v);
+    at.prefetch_stride = tile->prefetch_stride;
+
+    QK_UNROLL32(x, chains * m * v, acc[x] = vi_set1(0);)
+    if (tile->accumulate) {
+        QK_UNROLL32(x, m * v, acc[x] = vi_load(tile->sums + x / v * NR + x % v * LANES);)
+    }
+    size_t steps = tile->k_steps;
+    if (streams == 1 && to->output != SUMS)
+        steps -= to->output == QK_OUT_Q8 ? add_first_steps(acc, &at, to, steps, m, v, 1)
+                                         : add_first_steps(acc, &at, to, steps, m, v, v * LANES * 4 / LINE);
+    add_steps(acc, &at, steps / streams, m, v, chains, streams);
+    if (streams > 1)
+        add_steps(acc, &at, steps % streams, m, v, 1, 1);
+    QK_UNROLL32(x, chains * m * v, {
+        if (x >= m * v)
+            acc[x % (m * v)] = vi_add(acc[x % (m * v)], acc[x]);
     })
 }
 
-QK_INLINE void run_tile(const qk_gemm_tile *tile, const size_t m, const size_t v, const size_t chains)
-{
-    sums_of_tile acc;
-    multiply(acc, tile, m, v, chains, 0, 0, 0);
-    QK_UNROLL8(i, m, QK_UNROLL4(j, v, vi_store(tile->sums + i * NR + j * LANES, acc[0][i][j]);))
-}
+/* ---------------------------------------------------------------------------------------------------- tiles */
 
-/* ------------------------------------------------------------------------------------------- to the output */
-
-/* Defines store_tile_<output>: `put` stores the results of row i, columns c .. c + LANES to dst, from acc. */
-#define QK_DEFINE_STORE_TILE(output, out_type, put)                                                          \
-    QK_INLINE void store_tile_##output(const qk_gemm_tile *tile, const qk_store_args *args, size_t column,   \
-                                       const qk_store_rows *rows, void *out, size_t out_row_bytes,           \
-                                       const size_t m, const size_t v, const size_t chains)                  \
-    {                                                                                                        \
-        sums_of_tile sums;                                                                                   \
-        multiply(sums, tile, m, v, chains, (uintptr_t)out, out_row_bytes,                                    \
-                 (v * LANES * sizeof(out_type) + LINE - 1) / LINE);                                          \
-        QK_UNROLL8(i, m, {                                                                                   \
-            const float row_scale = rows->row_scales ? rows->row_scales[i] : 1.0f;                           \
-            QK_UNROLL4(j, v, {                                                                               \
-                const size_t c = column + j * LANES;                                                         \
-                out_type *dst = (out_type *)((char *)out + i * out_row_bytes) + j * LANES;                   \
-                vi acc = vi_add(sums[0][i][j], vi_load(args->column_term + c));                              \
-                put;                                                                                         \
-            })                                                                                               \
-            (void)row_scale;                                                                                 \
+/* For row i, vector j, column c and element type of the output: put, from acc to dst. */
+#define QK_STORE_SUMS(out_type, put)                                                                         \
+    QK_UNROLL8(i, m, {                                                                                       \
+        const float row_scale = to->rows->row_scales ? to->rows->row_scales[i] : 1.0f;                       \
+        QK_UNROLL4(j, v, {                                                                                   \
+            const size_t c = to->column + j * LANES;                                                         \
+            out_type *dst = (out_type *)((char *)to->out + i * to->out_row_bytes) + j * LANES;               \
+            vi acc = vi_add(sums[i * v + j], vi_load(args->column_term + c));                                \
+            put;                                                                                             \
         })                                                                                                   \
-    }
+        (void)row_scale;                                                                                     \
+    })
 
-QK_DEFINE_STORE_TILE(s32, int32_t, vi_store(dst, acc))
-QK_DEFINE_STORE_TILE(f32, float, vf_store(dst, scaled(acc, row_scale, c, args)))
-QK_DEFINE_STORE_TILE(q8, uint8_t, vi_store_bytes(dst, quantized(acc, row_scale, c, args)))
+QK_INLINE void run_tile(const qk_gemm_tile *tile, const destination *to, const size_t m, const size_t v,
+                        const size_t chains)
+{
+    const qk_store_args *args = to->args;
+    sums_of_tile sums;
+    multiply(sums, tile, to, m, v, chains);
+    switch (to->output) {
+    case QK_OUT_S32: QK_STORE_SUMS(int32_t, vi_store(dst, acc)) break;
+    case QK_OUT_F32: QK_STORE_SUMS(float, vf_store(dst, scaled(acc, row_scale, c, args))) break;
+    case QK_OUT_Q8: QK_STORE_SUMS(uint8_t, vi_store_bytes(dst, quantized(acc, row_scale, c, args))) break;
+    default: QK_UNROLL32(x, m * v, vi_store(tile->sums + x / v * NR + x % v * LANES, sums[x]);)
+    }
+}
 
 /* -------------------------------------------------------------------------------------------------- packing */
 
@@ -228,30 +246,26 @@ static uint64_t peak(uint64_t rounds)
     return rounds * REPEATS * PEAK_SUMS * LANES * KR;
 }
 
-#define QK_RUN_CASE(m, v, chains)                                                                            \
-    case m * 8 + v: run_tile(tile, m, v, chains); break;
-#define QK_STORE_CASE(output, m, v, chains)                                                                  \
-    case m * 8 + v: store_tile_##output(tile, args, column, rows, out, out_row_bytes, m, v, chains); break;
-#define QK_S32_CASE(m, v, chains) QK_STORE_CASE(s32, m, v, chains)
-#define QK_F32_CASE(m, v, chains) QK_STORE_CASE(f32, m, v, chains)
-#define QK_Q8_CASE(m, v, chains) QK_STORE_CASE(q8, m, v, chains)
+#define QK_TILE_CASE(m, v, chains)                                                                           \
+    case m * 8 + v: run_tile(tile, to, m, v, chains); break;
 
-#define QK_DEFINE_RUN_STORE(output, CASES)                                                                   \
-    static void run_store_##output(const qk_gemm_tile *tile, const qk_store_args *args, size_t column,       \
-                                   const qk_store_rows *rows, void *out, size_t out_row_bytes)               \
+#define QK_DEFINE_RUN_STORE(name, output)                                                                    \
+    static void name(const qk_gemm_tile *tile, const qk_store_args *args, size_t column,                     \
+                     const qk_store_rows *rows, void *out, size_t out_row_bytes)                             \
     {                                                                                                        \
-        switch (tile->m * 8 + tile->n / LANES) { CASES }                                                     \
+        run_to(tile, &(destination){output, args, column, rows, out, out_row_bytes});                        \
     }
 
 /* The kernel; TILES(X) lists X(rows, vectors, chains). */
 #define QK_DEFINE_GEMM_BROADCAST(isa, TILES)                                                                 \
-    static void run(const qk_gemm_tile *tile)                                                                \
+    static void run_to(const qk_gemm_tile *tile, const destination *to)                                      \
     {                                                                                                        \
-        switch (tile->m * 8 + tile->n / LANES) { TILES(QK_RUN_CASE) }                                        \
+        switch (tile->m * 8 + tile->n / LANES) { TILES(QK_TILE_CASE) }                                       \
     }                                                                                                        \
-    QK_DEFINE_RUN_STORE(s32, TILES(QK_S32_CASE))                                                             \
-    QK_DEFINE_RUN_STORE(f32, TILES(QK_F32_CASE))                                                             \
-    QK_DEFINE_RUN_STORE(q8, TILES(QK_Q8_CASE))                                                               \
+    static void run(const qk_gemm_tile *tile) { run_to(tile, &(destination){.output = SUMS}); }              \
+    QK_DEFINE_RUN_STORE(run_store_s32, QK_OUT_S32)                                                           \
+    QK_DEFINE_RUN_STORE(run_store_f32, QK_OUT_F32)                                                           \
+    QK_DEFINE_RUN_STORE(run_store_q8, QK_OUT_Q8)                                                             \
     qk_gemm_s8_type qk_gemm_s8_##isa = {                                                                     \
         .mr = MR, .nr = NR, .kr = KR, .n_unit = N_UNIT, .a_bytes = A_BYTES, .a_by_rows = 1,                  \
         .a_signed = A_SIGNED, .b_signed = 1, .pack_a = pack_a, .pack_b = pack_b, .run = run, .peak = peak,   \

@@ -25,7 +25,7 @@
 
 enum {
     CACHE_LINE = 64,
-    AHEAD_BYTES = 2048,      /* how far before its use B is fetched when it is read once */
+    AHEAD_BYTES = 4096,      /* how far before its use B is fetched when it is read once */
     WIDE_CHUNK = 32768,      /* k values whose raw sums fit int32: 255 * 255 * k < 2**31 */
     SMALL_PART = 1 << 20,    /* multiply-adds that are not worth another thread */
     STACK_SCRATCH = 16 * 1024,

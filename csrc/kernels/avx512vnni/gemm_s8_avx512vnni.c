@@ -21,5 +21,5 @@ static inline vi multiply_add(vi acc, vi a_u8, vi b_s8) { return _mm512_dpbusd_e
     X(1, 4, 4) X(2, 4, 2) X(3, 4, 2) X(4, 4, 1) X(5, 4, 1) X(6, 4, 1)                                        \
     X(1, 3, 4) X(2, 3, 2) X(3, 3, 2) X(4, 3, 1) X(5, 3, 1) X(6, 3, 1)                                        \
     X(1, 2, 4) X(2, 2, 4) X(3, 2, 2) X(4, 2, 2) X(5, 2, 1) X(6, 2, 1)                                        \
-    X(1, 1, 4) X(2, 1, 4) X(3, 1, 4) X(4, 1, 3) X(5, 1, 2) X(6, 1, 2)
+    X(1, 1, 4) X(2, 1, 4) X(3, 1, 4) X(4, 1, 2) X(5, 1, 2) X(6, 1, 2)
 QK_DEFINE_GEMM_BROADCAST(avx512vnni, TILES)

@@ -17,5 +17,5 @@ static inline vi multiply_add(vi acc, vi a_u8, vi b_s8) { return _mm256_dpbusd_a
 
 #include "kernels/gemm_broadcast_body.h"
 
-#define TILES(X) X(1, 2, 4) X(2, 2, 3) X(3, 2, 2) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1)
+#define TILES(X) X(1, 2, 4) X(2, 2, 2) X(3, 2, 2) X(4, 2, 1) X(5, 2, 1) X(6, 2, 1)
 QK_DEFINE_GEMM_BROADCAST(avxvnni, TILES)

@@ -14,10 +14,11 @@
  * Order: the products of a step, column by column, go in batches of four: four smull, the ssubw2 of the columns that
  * begin, four smlsl2, four sadalp, so that no instruction waits for the one before it. What the next batch needs is
  * loaded between the smlsl2; there the last batch of a step is through with its rows of A, and the next step's take
- * their registers. See in_order.h.
+ * their registers (kernels/neon/in_order.h).
  * Registers (4 x 4): 16 accumulators, 4 surpluses, 4 sums of two products, 4 of A, 2 of B = 30. The four lanes of an
  * accumulator are summed at the end.
- * Overflow: a surplus lane takes one byte a step and holds 255, so it is emptied every 128 steps. acc wraps modulo 2**32.
+ * Overflow: a surplus lane takes one byte a step and has room for 255, so it is emptied every 128 steps. acc wraps
+ * modulo 2**32.
  * Tails: rows by tile bodies of 1 to 4 rows, an odd last step by a block of one, columns and k by the packers' zeros
  * (A's complemented zeros meet zeros of B).
  */
@@ -66,7 +67,7 @@ typedef struct sums {
     int16x8_t surplus_s16x8[NR], ab_s16x8[BATCH];
 } sums;
 
-/* Product p of a block takes column p / m, counted on from step to step as its registers are, and this row. */
+/* Product p of a block is that of column p / m and this row; both count on from step to step, as their registers. */
 static inline size_t row_of(size_t p, size_t m) { return p / (NR * m) * m + p % m; }
 
 /* Load what product number p of a block is the first to need. */

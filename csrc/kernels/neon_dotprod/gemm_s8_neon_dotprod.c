@@ -36,16 +36,25 @@ QK_INLINE void dot_lane(int32x4_t *acc_s32x4, int8x16_t b_s8x16, int8x16_t a_s8x
     })
 }
 
+static inline int32_t load_group(const int8_t *a)
+{
+    int32_t group;
+    memcpy(&group, a, sizeof group);
+    return group;
+}
+
 /* A register of groups of A, four unless the block ends sooner; no byte after them is touched. */
 QK_INLINE int8x16_t load_groups(const int8_t *a, const size_t count)
 {
-    const int32_t *groups = (const int32_t *)a; /* aligned by contract */
-    if (count >= LANES)
-        return load_here(a);
-    int32x4_t a_s32x4 = count == 1 ? vld1q_dup_s32(groups) : vcombine_s32(vld1_s32(groups), vdup_n_s32(0));
-    if (count == 3)
-        a_s32x4 = vld1q_lane_s32(groups + 2, a_s32x4, 2);
-    return vreinterpretq_s8_s32(a_s32x4);
+    if (count == 1)
+        return vreinterpretq_s8_s32(vdupq_n_s32(load_group(a)));
+    if (count < LANES) {
+        int32x4_t a_s32x4 = vreinterpretq_s32_s8(vcombine_s8(vld1_s8(a), vdup_n_s8(0)));
+        if (count == 3)
+            a_s32x4 = vsetq_lane_s32(load_group(a + 2 * KR), a_s32x4, 2);
+        return vreinterpretq_s8_s32(a_s32x4);
+    }
+    return load_here(a);
 }
 
 /* Load what sdot number `dot` of a block is the first to need. */
