@@ -16,9 +16,10 @@
  *                                   k 4..7 of column 0 | ...
  *
  * Rows stay apart, so that packing A is a copy. A few rows leave multipliers idle while a sum waits for its last
- * addition: `chains` independent sums, over interleaved steps, fill them.
- * Memory: B comes from the L1 or L2 cache, where an earlier tile or `prefetch` has brought it; the lines of the output are
- * asked for a line a step. Together they would fill the line buffers, and the loads from A would have to wait for them.
+ * addition: `chains` independent sums fill them.
+ * Memory: with five rows or more B comes from the L1 or L2 cache, where an earlier tile or `prefetch` has brought it, and
+ * the lines of the output are asked for a line a step: together they would fill the line buffers, and the loads from A
+ * would have to wait for them. With fewer rows reading B is the work, in several streams, AHEAD bytes ahead.
  * Tails: tiles of every height and width; k by the packers' zeros.
  */
 #ifndef QK_GEMM_BROADCAST_BODY_H
@@ -96,7 +97,7 @@ QK_INLINE void add_steps(vi *acc, position *at, const size_t steps, const size_t
             if (streams == 1) {
                 __builtin_prefetch((const void *)at->prefetch, 0, 2);
             } else { /* few products for each byte of B: every line is wanted early */
-                QK_UNROLL4(line, v * B_VECTOR / LINE, {
+                QK_UNROLL4(line, (v * B_VECTOR + LINE - 1) / LINE, {
                     __builtin_prefetch((const void *)((uintptr_t)b + AHEAD + line * LINE), 0, 3);
                 })
             }
@@ -136,7 +137,7 @@ QK_INLINE size_t add_first_steps(vi *acc, position *at, const destination *to, s
 QK_INLINE void multiply(vi *acc, const qk_gemm_tile *tile, const destination *to, const size_t m, const size_t v,
                         const size_t chains)
 {
-    const size_t streams = m < 4 ? 4 : m == 4 ? 3 : chains; /* as many as there are address registers for */
+    const size_t streams = m < 4 ? 4 : m == 4 ? 3 : chains; /* four rows have no registers for a fourth address */
     position at = {tile->a, tile->b, (uintptr_t)tile->prefetch, tile->a_stride, 0};
     advance(&at, tile->first_step, v);
     at.prefetch_stride = tile->prefetch_stride;
