@@ -1,5 +1,5 @@
-/* gemm_s8 through its own packers, against a plain triple loop over the bytes that they took. It needs no oracle kernel:
- * a scalar row is checked like any other. */
+/* gemm_s8 through its own packers, against a plain triple loop over the bytes that they took. It needs no oracle
+ * kernel: a scalar row is checked like any other. */
 #include "gemm_operand.h"
 
 #include <string.h>
@@ -130,8 +130,8 @@ static void check_descriptor(qk_gemm_s8_type *g)
     if (g->mr < 1 || g->mr > QK_MAX_MR || g->nr < 1 || g->nr > QK_MAX_NR || g->n_unit < 1 ||
         g->nr % g->n_unit || g->n_unit % QK_STORE_COLUMNS || g->kr < 1 || (g->a_bytes != 1 && g->a_bytes != 2) ||
         g->a_by_rows > 1 || g->a_signed > 1 || g->b_signed > 1)
-        fail("mr=%d nr=%d n_unit=%d kr=%d a_bytes=%d a_by_rows=%d a_signed=%d b_signed=%d: beyond the bounds of kernels.h",
-             g->mr, g->nr, g->n_unit, g->kr, g->a_bytes, g->a_by_rows, g->a_signed, g->b_signed);
+        fail("mr=%d nr=%d n_unit=%d kr=%d a_bytes=%d a_by_rows=%d a_signed=%d b_signed=%d: beyond the bounds of "
+             "kernels.h", g->mr, g->nr, g->n_unit, g->kr, g->a_bytes, g->a_by_rows, g->a_signed, g->b_signed);
     expect_equal("peak(1) multiplies and adds", g->peak(1) > 0, 1);
 }
 

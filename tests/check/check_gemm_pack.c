@@ -44,7 +44,8 @@ static void find_complement(operand *o)
     }
 }
 
-/* Write down the panel and the sums of `count` lanes as kernels.h describes them; between rows stays what was there. */
+/* Write down the panel and the sums of `count` lanes as kernels.h describes them; gaps between rows keep what was
+ * there. */
 static void write_expected(const operand *o, const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride,
                            size_t count, size_t k, uint8_t flip)
 {

@@ -5,7 +5,8 @@
 
 static buffer tile_buffer = {.name = "tile"}, out_buffer = {.name = "out"}, expected_buffer = {.name = "expected"};
 
-static void check_shape(const store_output *output, qk_store_type *kernel, qk_store_type *oracle, size_t m, size_t n)
+static void check_shape(const store_output *output, qk_store_type *kernel, qk_store_type *oracle,
+                        size_t m, size_t n)
 {
     for (size_t variant = 0; variant < FORM_COUNT * SUM_PATTERN_COUNT * SIDE_COUNT; variant++) {
         const page_side side = variant % SIDE_COUNT;

@@ -8,12 +8,12 @@ typedef struct operand {
     const char *name;
     qk_gemm_s8_type *gemm;
     int is_b;
-    size_t lanes, unit;         /* a panel has at most so many lanes, filled up with zeros to a multiple of `unit` */
-    size_t kr, bytes;           /* bytes of a packed element */
-    size_t alignment;           /* of a panel */
-    int by_rows;                /* one lane after the other, instead of groups of kr in turns */
+    size_t lanes, unit; /* a panel has at most so many lanes, filled up with zeros to a multiple of `unit` */
+    size_t kr, bytes;   /* bytes of a packed element */
+    size_t alignment;   /* of a panel */
+    int by_rows;        /* one lane after the other, instead of groups of kr in turns */
     int is_signed;
-    size_t row_bytes;           /* of the panel that is placed: distance of its lanes where by_rows */
+    size_t row_bytes;   /* of the panel that is placed: distance of its lanes where by_rows */
     buffer source, panel, sums;
 } operand;
 
@@ -43,8 +43,8 @@ static inline size_t place_of(const operand *o, size_t lanes, size_t lane, size_
     return ((p / o->kr * lanes + lane) * o->kr + p % o->kr) * o->bytes;
 }
 
-/* Place a panel of `count` lanes and its sums: exactly as large and as aligned as kernels.h says. Rows are `gap` bytes,
- * a multiple of 4, further apart than they have to be. */
+/* Place a panel of `count` lanes and its sums: exactly as large and as aligned as kernels.h says. Rows are `gap`
+ * bytes, a multiple of 4, further apart than they have to be. */
 void place_panel(operand *o, size_t count, size_t k, size_t gap);
 
 /* Call the packer, to the panel placed last. */
