@@ -122,7 +122,7 @@ typedef const struct qk_gemm_s8 {
     uint64_t (*peak)(uint64_t rounds);
 } qk_gemm_s8_type;
 
-/* From a tile of int32 sums to the output. Arrays indexed by column are padded to whole panels. */
+/* From a tile of int32 sums to the output. Arrays indexed by column are padded to multiples of n_unit. */
 typedef struct qk_store_args {
     /* The exact accumulator, modulo 2**32:
      *   acc[m][n] = tile[m][n] + column_term[n] - row_sums[m] * b_zero_point[n] - a_zero_point[m] * column_sums[n]
