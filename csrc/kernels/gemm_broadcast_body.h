@@ -219,11 +219,56 @@ static void pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, siz
     }
 }
 
+/* KR lines of k, 16 columns each, to the groups of 16 columns; and the groups' sums to sums[0..16).
+ *
+ *      line 0   a0 a1 a2 a3 ...        a0 b0 a1 b1 ...        a0 b0 c0 d0 | a1 b1 c1 d1 | ...
+ *      line 1   b0 b1 b2 b3 ...        c0 d0 c1 d1 ...
+ */
+static inline void interleave_lines(const uint8_t *src, ptrdiff_t k_stride, __m128i flip, uint8_t *groups, int32_t *sums)
+{
+    __m128i line[KR], group[KR];
+    for (int i = 0; i < KR; i++)
+        line[i] = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(src + i * k_stride)), flip);
+    __m128i low01 = _mm_unpacklo_epi8(line[0], line[1]), high01 = _mm_unpackhi_epi8(line[0], line[1]);
+    if (KR == 2) {
+        group[0] = low01;
+        group[1] = high01;
+    } else {
+        __m128i low23 = _mm_unpacklo_epi8(line[KR - 2], line[KR - 1]);
+        __m128i high23 = _mm_unpackhi_epi8(line[KR - 2], line[KR - 1]);
+        group[0] = _mm_unpacklo_epi16(low01, low23);
+        group[1] = _mm_unpackhi_epi16(low01, low23);
+        group[KR - 2] = _mm_unpacklo_epi16(high01, high23);
+        group[KR - 1] = _mm_unpackhi_epi16(high01, high23);
+    }
+    for (int i = 0; i < KR; i++) {
+        _mm_store_si128((__m128i *)groups + i, group[i]);
+        __m128i pairs_s16x8 = _mm_maddubs_epi16(_mm_set1_epi8(1), group[i]), *sum = (__m128i *)sums + i * 4 / KR;
+        if (KR == 2) { /* a pair is a column */
+            _mm_storeu_si128(sum, _mm_add_epi32(_mm_loadu_si128(sum), _mm_cvtepi16_epi32(pairs_s16x8)));
+            pairs_s16x8 = _mm_cvtepi16_epi32(_mm_srli_si128(pairs_s16x8, 8));
+            sum++;
+        } else {
+            pairs_s16x8 = _mm_madd_epi16(pairs_s16x8, _mm_set1_epi16(1));
+        }
+        _mm_storeu_si128(sum, _mm_add_epi32(_mm_loadu_si128(sum), pairs_s16x8));
+    }
+}
+
 static void pack_b(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
                    void *panel, int32_t *sums)
 {
     const size_t width = (count + N_UNIT - 1) / N_UNIT * N_UNIT;
-    pack_panel(src, stride, k_stride, count, width, k, KR, flip, 1, panel, sums);
+    if (stride != 1 || count % 16 || k % KR || !sums) {
+        pack_panel(src, stride, k_stride, count, width, k, KR, flip, 1, panel, sums);
+        return;
+    }
+    const __m128i flip_u8x16 = _mm_set1_epi8((char)flip);
+    uint8_t *groups = panel;
+    memset(sums, 0, width * sizeof *sums);
+    for (size_t p = 0; p < k; p += KR, src += KR * k_stride)
+        for (size_t j = 0; j < width; j += 16, groups += 16 * KR)
+            interleave_lines(src + j, k_stride, flip_u8x16, groups, sums + j);
 }
 
 /* ----------------------------------------------------------------------------------------------- descriptor */

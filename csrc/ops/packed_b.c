@@ -3,8 +3,9 @@
 
 #include "kernels.h"
 #include "packed_b.h"
+#include "threads.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, SMALL = 1 << 18 /* bytes that are not worth another thread */ };
 
 /* Round up to the alignment and add to *total; 0 on overflow. */
 static int add_part(uint64_t *total, uint64_t count, uint64_t size, uint64_t *offset)
@@ -51,6 +52,28 @@ qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
     return QK_OK;
 }
 
+typedef struct packing {
+    const qk_matrix *b;
+    const qk_packed_b *header;
+    const int32_t *moved_zero_point;
+    int32_t *column_sums;
+} packing;
+
+/* A task: one panel and its column sums. */
+static void pack_panel_of_b(void *context, size_t panel)
+{
+    const packing *job = context;
+    const qk_packed_b *header = job->header;
+    const size_t col = panel * header->nr;
+    const size_t count = header->n - col < header->nr ? header->n - col : header->nr;
+    qk_kernels.gemm_s8->pack_b(job->b->data + (ptrdiff_t)col * job->b->col_stride, job->b->col_stride,
+                               job->b->row_stride, count, header->k, header->flip,
+                               (uint8_t *)qk_packed_panel(header, panel), job->column_sums + col);
+    for (size_t j = col; j < col + count; j++)
+        job->column_sums[j] =
+            (int32_t)((uint32_t)job->column_sums[j] - (uint32_t)job->moved_zero_point[j] * (uint32_t)header->k);
+}
+
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
 {
     qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
@@ -76,14 +99,13 @@ qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_p
         moved_zero_point[j] = z + shift;
         header->any_zero_point |= moved_zero_point[j] != 0;
     }
-    for (size_t panel = 0, col = 0; col < header->n; panel++, col += gemm->nr) {
-        size_t count = header->n - col < gemm->nr ? header->n - col : gemm->nr;
-        gemm->pack_b(b->data + (ptrdiff_t)col * b->col_stride, b->col_stride, b->row_stride, count, header->k,
-                     header->flip, (uint8_t *)qk_packed_panel(header, panel), column_sums + col);
-        for (size_t j = col; j < col + count; j++)
-            column_sums[j] =
-                (int32_t)((uint32_t)column_sums[j] - (uint32_t)moved_zero_point[j] * (uint32_t)header->k);
-    }
+    packing job = {b, header, moved_zero_point, column_sums};
+    const size_t panels = (header->n + gemm->nr - 1) / gemm->nr;
+    if (header->k * header->n >= SMALL)
+        qk_parallel_for(pack_panel_of_b, &job, panels);
+    else
+        for (size_t panel = 0; panel < panels; panel++)
+            pack_panel_of_b(&job, panel);
     return QK_OK;
 }
 
