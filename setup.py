@@ -13,11 +13,15 @@ sys.path.insert(0, str(ROOT / "csrc"))
 import build  # noqa: E402
 
 
+NO_DEBUG_INFORMATION = "-g0"  # Python's own flags ask for it; of unrolled kernels it is ten times their code
+
+
 class BuildExtension(build_ext):
     """Link the objects of csrc/build.py, each compiled with its own flags, into the extension."""
 
     def build_extension(self, extension):
-        extension.extra_objects = build.compile_all(self.compiler.compiler_so, Path(self.build_temp) / "csrc")
+        folder = Path(self.build_temp) / "csrc"
+        extension.extra_objects = build.compile_all(self.compiler.compiler_so, folder, [NO_DEBUG_INFORMATION])
         super().build_extension(extension)
         # `python -m qkernels` in a checkout imports the package of the current folder: give that one its extension, too.
         if not self.inplace and not self.editable_mode:
@@ -28,7 +32,7 @@ core = Extension(
     "qkernels._core",
     sources=["qkernels/_core.pyx"],
     include_dirs=[str(ROOT / "csrc" / "include"), numpy.get_include()],
-    extra_compile_args=["-fvisibility=hidden"],
+    extra_compile_args=["-fvisibility=hidden", NO_DEBUG_INFORMATION],
     extra_link_args=build.LIBRARIES,
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     depends=[str(path) for path in (ROOT / "csrc").rglob("*") if path.suffix in {".c", ".h", ".def", ".py"}],
