@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "bench" / "asm.py"
-if not SOURCE.exists():
+if not (SOURCE.parents[1] / "csrc").exists():  # as on the emulated CPUs, where the package was brought ready-built
     pytest.skip("tests without the source tree", allow_module_level=True)
 spec = importlib.util.spec_from_file_location("asm", SOURCE)
 asm = importlib.util.module_from_spec(spec)
