@@ -1,3 +1,4 @@
+/* The system is asked once, when the library is loaded: where CPUID traps, as in virtual machines, that takes a while. */
 #include "caches.h"
 
 #include <unistd.h>
@@ -19,7 +20,7 @@ static void ask(const char *name, size_t *size)
         *size = (size_t)value;
 }
 
-void qk_probe_caches(void)
+__attribute__((constructor)) static void probe_caches(void)
 {
     ask("hw.l1dcachesize", &qk_caches.l1d);
     ask("hw.l2cachesize", &qk_caches.l2);
@@ -32,11 +33,9 @@ static void ask(int name, size_t *size)
         *size = (size_t)value;
 }
 
-void qk_probe_caches(void)
+__attribute__((constructor)) static void probe_caches(void)
 {
     ask(_SC_LEVEL1_DCACHE_SIZE, &qk_caches.l1d);
     ask(_SC_LEVEL2_CACHE_SIZE, &qk_caches.l2);
 }
-#else
-void qk_probe_caches(void) {}
 #endif

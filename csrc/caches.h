@@ -10,7 +10,4 @@ typedef struct qk_cache_sizes {
 
 extern qk_cache_sizes qk_caches;
 
-/* Ask the system, once, before the first product. */
-void qk_probe_caches(void);
-
 #endif

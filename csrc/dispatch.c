@@ -1,7 +1,6 @@
 /* Which ISAs are built and supported, and the kernel table for a chosen one: it starts scalar, and every
  * supported ISA up to the chosen one overwrites the slots for which it has a kernel. */
 #include "kernels.h"
-#include "caches.h"
 #include "cpu.h"
 
 qk_kernel_table qk_kernels;
@@ -49,7 +48,6 @@ void qk_select_isa(int isa)
     }
 #include "kernels.def"
 #undef K
-    qk_probe_caches();
     qk_kernels = table;
     selected = isa;
 }

@@ -21,9 +21,6 @@
 #define QK_OPAQUE(x) __asm__ volatile("" : "+v"(x))
 #endif
 
-struct qk_store_args;
-struct qk_store_rows;
-
 /* ------------------------------------------------------------------------------------- elementwise, float32 */
 
 /* Widen the range(s) to cover x[0..n): one range, or with _cols one for each column. Returns nonzero when x has
@@ -68,6 +65,32 @@ typedef uint32_t qk_sum_u32_type(const uint32_t *x, size_t n);
 enum { QK_SUM_BLOCK = 256 };
 
 /* --------------------------------------------------------------------------------------------- integer GEMM */
+
+/* From a tile of int32 sums to the output. Arrays indexed by column are padded to multiples of n_unit. */
+typedef struct qk_store_args {
+    /* The exact accumulator, modulo 2**32:
+     *   acc[m][n] = tile[m][n] + column_term[n] - row_sums[m] * b_zero_point[n] - a_zero_point[m] * column_sums[n]
+     * with row_sums / a_zero_point NULL where that product is zero or already part of column_term. */
+    const int32_t *column_term;
+    const int32_t *b_zero_point;
+    const int32_t *column_sums;
+    /* f32: y = clamp(float32(acc) * mult + bias);  q8: q = round(clamp(float32(acc) * mult + bias)) + zero_point,
+     * mult being mult[n], times row_scales[m] where given. */
+    const float *mult;
+    const float *bias; /* -0.0 for none: the one number whose addition changes nothing */
+    float low, high;   /* of y, or of q - zero_point */
+    /* q8_fixed: left and right shifts and a Q31 multiplier a column; see csrc/requant.h. */
+    const int32_t *fixed_mult, *fixed_left, *fixed_right;
+    int32_t fixed_low, fixed_high; /* of q - zero_point */
+    int32_t zero_point;
+} qk_store_args;
+
+/* The m rows of a tile. */
+typedef struct qk_store_rows {
+    const int32_t *row_sums;     /* or NULL */
+    const int32_t *a_zero_point; /* or NULL */
+    const float *row_scales;     /* or NULL */
+} qk_store_rows;
 
 /* One register tile to multiply: m rows of a panel of A by the n columns of a panel of B, over part of k. */
 typedef struct qk_gemm_tile {
@@ -114,39 +137,13 @@ typedef const struct qk_gemm_s8 {
     /* run(), and store the sums straight from the registers as the store slot of that output does: m rows and n whole
      * columns, with rows->row_sums and rows->a_zero_point NULL. `sums` is only read, and only to accumulate. An entry may
      * be NULL: the driver then calls run() and the store slot. Indexed by qk_output. */
-    void (*run_store[QK_OUT_COUNT])(const qk_gemm_tile *tile, const struct qk_store_args *args, size_t column,
-                                    const struct qk_store_rows *rows, void *out, size_t out_row_bytes);
+    void (*run_store[QK_OUT_COUNT])(const qk_gemm_tile *tile, const qk_store_args *args, size_t column,
+                                    const qk_store_rows *rows, void *out, size_t out_row_bytes);
 
     /* The instructions of run()'s inner loop on registers alone, `rounds` times: the peak that benchmarks compare with.
      * Returns the number of multiply-adds done. */
     uint64_t (*peak)(uint64_t rounds);
 } qk_gemm_s8_type;
-
-/* From a tile of int32 sums to the output. Arrays indexed by column are padded to multiples of n_unit. */
-typedef struct qk_store_args {
-    /* The exact accumulator, modulo 2**32:
-     *   acc[m][n] = tile[m][n] + column_term[n] - row_sums[m] * b_zero_point[n] - a_zero_point[m] * column_sums[n]
-     * with row_sums / a_zero_point NULL where that product is zero or already part of column_term. */
-    const int32_t *column_term;
-    const int32_t *b_zero_point;
-    const int32_t *column_sums;
-    /* f32: y = clamp(float32(acc) * mult + bias);  q8: q = round(clamp(float32(acc) * mult + bias)) + zero_point,
-     * mult being mult[n], times row_scales[m] where given. */
-    const float *mult;
-    const float *bias; /* -0.0 for none: the one number whose addition changes nothing */
-    float low, high;   /* of y, or of q - zero_point */
-    /* q8_fixed: left and right shifts and a Q31 multiplier a column; see csrc/requant.h. */
-    const int32_t *fixed_mult, *fixed_left, *fixed_right;
-    int32_t fixed_low, fixed_high; /* of q - zero_point */
-    int32_t zero_point;
-} qk_store_args;
-
-/* The m rows of a tile. */
-typedef struct qk_store_rows {
-    const int32_t *row_sums;     /* or NULL */
-    const int32_t *a_zero_point; /* or NULL */
-    const float *row_scales;     /* or NULL */
-} qk_store_rows;
 
 /* Store m rows of n columns, tile rows being ld apart; n is a multiple of QK_STORE_COLUMNS; the first column is
  * number `column` of the whole product. */

@@ -3,7 +3,7 @@
  *      for each part of the output                               one a thread: a range of rows by a range of columns
  *        for each block of rows of A that fits the L2 cache      pack it: panels of at most mr rows
  *          for each panel of B (nr columns)                      packed before
- *            for each chunk of k that fits the L1 cache
+ *            for each chunk of k that fits the L2 cache, too
  *              for each panel of A in the block                  run: mr x nr sums; with the last chunk, store
  *
  * While a chunk of B is multiplied, the kernels prefetch the one that follows it in memory, a slice with every tile.
@@ -175,7 +175,7 @@ static void multiply_panel(const qk_product *p, const block *rows, size_t col)
     }
 }
 
-/* The bounds of share i of `count` things in `shares`. */
+/* Where share i begins when `count` things are dealt out in `shares`. */
 static size_t share(size_t count, size_t shares, size_t i) { return count * i / shares; }
 
 /* A task: part i of the output. */
@@ -183,9 +183,9 @@ static void multiply_part(void *context, size_t i)
 {
     const qk_product *p = context;
     const size_t mr = p->gemm->mr, nr = p->gemm->nr, m = p->args->a.rows;
-    const size_t tiles = (m + mr - 1) / mr, panels = (p->b->n + nr - 1) / nr;
+    const size_t tiles = ceil_div(m, mr), panels = ceil_div(p->b->n, nr);
     const size_t r = i / p->column_parts, c = i % p->column_parts;
-    const size_t row_end = share(tiles, p->row_parts, r + 1) * mr < m ? share(tiles, p->row_parts, r + 1) * mr : m;
+    const size_t tiles_end = share(tiles, p->row_parts, r + 1) * mr, row_end = tiles_end < m ? tiles_end : m;
     const size_t first_col = share(panels, p->column_parts, c) * nr, col_end = share(panels, p->column_parts, c + 1) * nr;
     uint8_t *scratch = p->scratch + i * p->part_bytes;
     block rows = {
