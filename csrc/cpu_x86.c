@@ -26,6 +26,8 @@ uint32_t qk_cpu_probe(void)
     uint64_t xcr0 = xgetbv0();
     if ((xcr0 & XCR0_SSE_AVX) != XCR0_SSE_AVX || !BIT(c, 28) /* AVX */)
         return 0;
+    if (BIT(c, 12))
+        features |= QK_CPU_FMA;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
     uint32_t max_subleaf = a;
