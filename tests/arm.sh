@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
 # dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs the checks and the
-# Python tests under qemu's user mode, two CPUs at a time. For Debian; root is needed only if tools are missing.
+# Python tests under qemu's user mode, two jobs at a time: all tests on the last CPU, on the others those that depend on
+# the ISA (--this-isa). For Debian; root is needed only if tools are missing.
 #
 # An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
 # ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
@@ -99,25 +100,35 @@ stage() {
     fi
 }
 
-test_cpu() {
-    local cpu=$1 failed=0
-    local emulated=$work/python-$cpu
-    # As sys.executable, too: the tests start Python again, and the host's kernel cannot execute its binary.
-    printf '#!/bin/sh\nPYTHONHOME=%s PYTHONPATH=%s exec qemu-aarch64-static -cpu %s -L %s -0 %s %s "$@"\n' \
-        "$root/usr" "$cache/wheels:$work/package" "$cpu" "$root" "$emulated" "$root/usr/bin/$python" >"$emulated"
-    chmod +x "$emulated"
-    unset PYTHONDONTWRITEBYTECODE # the next start finds the standard library compiled
-    cd "$work/package"
+places=$(($(nproc) < 2 ? 1 : 2)) running=0 failures=0
+finish() {
+    wait -n || failures=1
+    running=$((running - 1))
+}
+# start CPU NAME COMMAND...: a stage in the background, as soon as there is a place.
+start() {
+    ((running < places)) || finish
+    stage "$@" &
+    running=$((running + 1))
+}
 
-    stage "$cpu" isa "$emulated" -c '
+# A Python for the CPU. As sys.executable, too: tests start it again, and the host's kernel cannot execute its binary.
+make_python() {
+    printf '#!/bin/sh\nPYTHONHOME=%s PYTHONPATH=%s exec qemu-aarch64-static -cpu %s -L %s -0 %s %s "$@"\n' \
+        "$root/usr" "$cache/wheels:$work/package" "$1" "$root" "$work/python-$1" "$root/usr/bin/$python" >"$work/python-$1"
+    chmod +x "$work/python-$1"
+}
+
+selects() {
+    "$work/python-$1" -c '
 import qkernels, sys
 selected = qkernels.cpu_info()["selected"]
 print(selected, "selected")
-sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$cpu]:-}" || failed=1
-    stage "$cpu" kernels qemu-aarch64-static -L $libc -cpu "$cpu" "$work/check/check" || failed=1
-    stage "$cpu" python "$emulated" -m pytest -p no:cacheprovider --tb=short tests || failed=1
-    return $failed
+sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$1]:-}"
 }
+
+kernels() { qemu-aarch64-static -L $libc -cpu "$1" "$work/check/check"; }
+python_tests() { "$work/python-$1" -m pytest -p no:cacheprovider --tb=short tests "${@:2}"; }
 
 install_tools
 once root fetch_root
@@ -131,17 +142,23 @@ stage host package build_package
 stage host checks python3 tests/check/check.py --cc $cc --build "$work/check" --runner true
 stage host threads python3 tests/check/check.py --cc $cc --threads --runner "qemu-aarch64-static -L $libc"
 
-jobs=$(($(nproc) < 2 ? 1 : 2)) running=0 failures=0
+cd "$work/package"
+unset PYTHONDONTWRITEBYTECODE # the next start finds the standard library compiled
 for cpu in "${cpus[@]}"; do
-    if ((running == jobs)); then
-        wait -n || failures=1
-        running=$((running - 1))
-    fi
-    test_cpu "$cpu" &
-    running=$((running + 1))
+    make_python "$cpu"
+    stage "$cpu" isa selects "$cpu"
+done
+
+last=${cpus[-1]}
+start "$last" results python_tests "$last" -m "not any_isa" # the longest first
+start "$last" others python_tests "$last" -m any_isa
+for cpu in "${cpus[@]::${#cpus[@]}-1}"; do
+    start "$cpu" results python_tests "$cpu" --this-isa
+done
+for cpu in "${cpus[@]}"; do
+    start "$cpu" kernels kernels "$cpu"
 done
 while ((running > 0)); do
-    wait -n || failures=1
-    running=$((running - 1))
+    finish
 done
 exit $failures

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_isa
 SOURCE = Path(__file__).parents[1] / "bench" / "asm.py"
 if not (SOURCE.parents[1] / "csrc").exists():  # as on the emulated CPUs, where the package was brought ready-built
     pytest.skip("tests without the source tree", allow_module_level=True)

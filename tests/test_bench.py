@@ -20,6 +20,7 @@ from qkernels.bench.peers.machine import aligned_bytes  # noqa: E402
 from qkernels.bench.peers.peer import Peer  # noqa: E402
 from qkernels.bench.problem import PRODUCTS, Problem, WrongResult  # noqa: E402
 
+pytestmark = pytest.mark.any_isa
 ROOT = Path(__file__).parents[1]
 TINY = ["--threads", "1", "--rounds", "2", "--seconds", "0.001"]
 

@@ -9,9 +9,11 @@ import time
 
 import cases
 import numpy as np
+import pytest
 
 import qkernels
 
+pytestmark = pytest.mark.any_isa
 SIZE, ROUNDS, CALLS = 16, 41, 50
 A, B = cases.bytes8(1, (SIZE, SIZE), np.uint8), cases.bytes8(2, (SIZE, SIZE), np.int8)
 X = cases.floats(3, (SIZE, SIZE))

@@ -11,6 +11,8 @@ from qkernels import demo
 from qkernels.__main__ import main
 from qkernels.minilm import LINEARS, Encoder, gelu
 
+pytestmark = pytest.mark.any_isa
+
 
 def gelu_exact(x):
     return np.vectorize(lambda v: 0.5 * v * math.erfc(-v / math.sqrt(2)))(x.astype(np.float64))

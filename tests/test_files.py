@@ -7,6 +7,8 @@ import pytest
 
 from qkernels import _files
 
+pytestmark = pytest.mark.any_isa
+
 
 def test_json_is_complete_or_untouched(tmp_path, monkeypatch):
     path = tmp_path / "figures.json"

@@ -10,6 +10,8 @@ import pytest
 from qkernels import ref
 from qkernels.ref import requant
 
+pytestmark = pytest.mark.any_isa
+
 
 def nearest32(value):
     """The float32 nearest to a Fraction (half to even), as a Fraction. Normal range only."""

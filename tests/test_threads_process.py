@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.any_isa  # its products are only work for the pool
+
 # Each script runs in an interpreter of its own, because it ends that or has children.
 START = """
 import atexit, os, signal, sys, threading, time, warnings

@@ -34,8 +34,8 @@ enum {
 #endif
 #endif
 
-/* It would wait a second at each exit for races to show. */
-const char *__tsan_default_options(void);
+/* It would wait a second at each exit for races to show. Visible, because gcc's sanitizer is a shared library. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void) { return "atexit_sleep_ms=20"; }
 
 static void expect(int holds, const char *what)
