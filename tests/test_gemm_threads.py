@@ -45,7 +45,8 @@ def test_any_number_of_threads(isa, shape):
         for number in NUMBERS:
             with qkernels.num_threads(number):
                 assert_same(qkernels.int8_gemm(a, packed, **options), alone, (name, number))
-                assert_same(qkernels.int8_gemm(a, b, b_zero_point=zero_points, **options), alone, (name, number))
+                if name == "int32":  # packing does not know what becomes of the sums
+                    assert_same(qkernels.int8_gemm(a, b, b_zero_point=zero_points, **options), alone, number)
 
 
 def test_sums_beyond_32_bits(isa):
