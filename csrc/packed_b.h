@@ -51,4 +51,18 @@ static inline int32_t qk_shift_of_flip(uint8_t flip, int from_signed)
     return !flip ? 0 : from_signed ? 128 : -128;
 }
 
+/* The packed form of b: its header, and the bytes of the whole. */
+qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_packed_b *header,
+                        size_t *bytes);
+
+/* Write what the column sums and the panels follow: the header and the zero points. */
+void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, size_t zero_point_count,
+                       qk_packed_b *packed);
+
+/* The panel that starts at column col, wherever it is wanted, and its column sums where they belong. */
+void qk_pack_panel(const qk_matrix *b, qk_packed_b *packed, size_t col, uint8_t *panel);
+
+/* All of them. */
+void qk_pack_panels(const qk_matrix *b, qk_packed_b *packed);
+
 #endif

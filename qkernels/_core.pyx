@@ -33,6 +33,7 @@ _ERRORS = {
     QK_BAD_OUT_SCALE: (ValueError, "out_scale: must be finite and greater than 0"),
     QK_BAD_BIAS: (ValueError, "bias: must be finite everywhere"),
     QK_BAD_ZERO_POINT: (ValueError, "{zero_point}: must lie in the range of the quantized type everywhere"),
+    QK_BAD_B_ZERO_POINT: (ValueError, "b_zero_point: must lie in the range of the quantized type everywhere"),
     QK_FOREIGN_LAYOUT: (ValueError, "b_q: packed for another ISA than the selected one; call pack_b again"),
     QK_SCALE_OVERFLOW: (ValueError, "scales: combined with row_scales, out_scale or bias they overflow float32"),
     QK_FIXED_RANGE: (NotImplementedError,

@@ -144,7 +144,7 @@ cdef class PackedB:
         self.memory = packed_memory(matrix.rows, matrix.cols)
         with nogil:
             status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], data(self.memory))
-        check(status, "b_q", "b_zero_point")
+        check(status, "b_q")
 
     @property
     def nbytes(self):
@@ -317,32 +317,35 @@ cdef class Product:
         """Every product of the batch, into a C-contiguous array."""
         cdef qk_gemm_args *args = &self.args
         cdef cnp.ndarray a = self.a, b = self.b, b_zero_point = self.b_zero_point
-        cdef cnp.ndarray memory = self.packed.memory if b is None else packed_memory(self.k, self.n)
-        cdef qk_matrix unpacked
-        cdef const uint8_t *b_data = NULL  # of what memory holds
-        cdef qk_status packing = QK_OK, status = QK_OK
+        cdef cnp.ndarray memory = None  # of a packed B
+        cdef const uint8_t *packed_data = NULL  # what it was packed from
+        cdef qk_status status = QK_OK
         cdef size_t count = self.count(), i
-        if b is not None:
-            unpacked = matrix_of(b)
+        if b is None:
+            memory = self.packed.memory
+        else:
+            args.plain_b = matrix_of(b)
+            args.b_zero_point = <const int32_t *>data(b_zero_point)
+            args.b_zero_point_count = b_zero_point.shape[0]
+            if count > 1 and offset_of(b, 1) == 0:  # neighbours share their B
+                memory = packed_memory(self.k, self.n)
         args.b = data(memory)
         args.out_row_bytes = self.n * self.dtype.itemsize
         with nogil:
             for i in range(count):
                 if b is not None:
-                    unpacked.data = <const uint8_t *>data(b) + offset_of(b, i)
-                    if unpacked.data != b_data:
-                        packing = qk_pack_b(&unpacked, <const int32_t *>data(b_zero_point), b_zero_point.shape[0],
-                                            data(memory))
-                        b_data = unpacked.data
-                    if packing != QK_OK:
-                        break
+                    args.plain_b.data = <const uint8_t *>data(b) + offset_of(b, i)
+                    if args.b != NULL and args.plain_b.data != packed_data:
+                        status = qk_pack_b(&args.plain_b, args.b_zero_point, args.b_zero_point_count, data(memory))
+                        packed_data = args.plain_b.data
+                        if status != QK_OK:
+                            break
                 args.a.data = <const uint8_t *>data(a) + offset_of(a, i)
                 args.out = <char *>data(out) + i * self.m * args.out_row_bytes
                 status = qk_int8_gemm(args)
                 if status != QK_OK:
                     break
-        check(packing, "b_q", "b_zero_point")
-        check(status, "a_q", "a_zero_point", "scales")
+        check(status, "b_q", "a_zero_point", "scales")
 
 
 def int8_gemm(a_q, b_q, scales, a_zero_point, b_zero_point, row_scales, bias, activation, out_dtype, out_scale,

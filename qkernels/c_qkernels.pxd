@@ -15,6 +15,7 @@ cdef extern from "qkernels.h" nogil:
         QK_BAD_OUT_SCALE
         QK_BAD_BIAS
         QK_BAD_ZERO_POINT
+        QK_BAD_B_ZERO_POINT
         QK_FOREIGN_LAYOUT
         QK_SCALE_OVERFLOW
         QK_FIXED_RANGE
@@ -85,6 +86,9 @@ cdef extern from "qkernels.h" nogil:
         const int32_t *a_zero_point
         size_t a_zero_point_count
         const void *b
+        qk_matrix plain_b
+        const int32_t *b_zero_point
+        size_t b_zero_point_count
         qk_output output
         void *out
         size_t out_row_bytes

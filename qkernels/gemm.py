@@ -43,7 +43,8 @@ def int8_gemm(a_q, b_q, scales=None, *, a_zero_point=0, b_zero_point=0, row_scal
     a_q : int8 or uint8 array
         [..., M, K], any strides, without a copy.
     b_q : int8 or uint8 array, or PackedB
-        [..., K, N], any strides; packed anew in each call unless it is a `PackedB`.
+        [..., K, N], any strides; packed anew in each call, with few rows of a_q panel by panel without memory of its size,
+        unless it is a `PackedB`.
     scales : float or float array, optional
         Scalar or [N]: activation scale times weight scale. Without scales the result is int32.
     a_zero_point : int or integer array, default 0

@@ -26,6 +26,7 @@ typedef enum qk_status {
     QK_BAD_OUT_SCALE,   /* likewise */
     QK_BAD_BIAS,        /* not finite */
     QK_BAD_ZERO_POINT,  /* outside the type's range */
+    QK_BAD_B_ZERO_POINT, /* likewise */
     QK_FOREIGN_LAYOUT,  /* a packed matrix of another ISA's layout */
     QK_SCALE_OVERFLOW,  /* a product or quotient of scales, or bias / out_scale, is not finite */
     QK_FIXED_RANGE,     /* fixed-point requantization: the accumulator may not fit 32 bits */
@@ -131,7 +132,10 @@ typedef struct qk_gemm_args {
     qk_matrix a;                 /* [M][K] */
     const int32_t *a_zero_point; /* [M], or one value when a_zero_point_count is 1 */
     size_t a_zero_point_count;
-    const void *b; /* packed */
+    const void *b; /* packed; or NULL, and then */
+    qk_matrix plain_b; /* [K][N], packed for this product alone */
+    const int32_t *b_zero_point; /* as in qk_pack_b */
+    size_t b_zero_point_count;
 
     qk_output output;
     void *out;            /* [M][N], unit column stride */

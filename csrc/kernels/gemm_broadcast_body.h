@@ -32,7 +32,7 @@
 #include "kernels/store_body.h"
 #include "kernels/unroll.h"
 
-enum { NR = NV * LANES, B_VECTOR = LANES * KR /* bytes */, LINE = 64, STEP_OF_A = KR * A_BYTES, AHEAD = 4096 };
+enum { NR = NV * LANES, B_VECTOR = LANES * KR /* bytes */, LINE = 64, STEP_OF_A = KR * A_BYTES, AHEAD = 4096, LINES_AHEAD = 32 };
 
 /* The sums of a tile: chain c, row i and vector j at [(c * m + i) * v + j], as far as the unrolled loops are written. */
 typedef vi sums_of_tile[32];
@@ -266,9 +266,13 @@ static void pack_b(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, siz
     const __m128i flip_u8x16 = _mm_set1_epi8((char)flip);
     uint8_t *groups = panel;
     memset(sums, 0, width * sizeof *sums);
-    for (size_t p = 0; p < k; p += KR, src += KR * k_stride)
+    for (size_t p = 0; p < k; p += KR, src += KR * k_stride) {
+        /* Long rows lie in pages of their own, across which the hardware foresees nothing. */
+        for (int i = 0; i < KR; i++)
+            __builtin_prefetch((const void *)((uintptr_t)src + (size_t)(LINES_AHEAD + i) * (size_t)k_stride), 0, 3);
         for (size_t j = 0; j < width; j += 16, groups += 16 * KR)
             interleave_lines(src + j, k_stride, flip_u8x16, groups, sums + j);
+    }
 }
 
 /* ----------------------------------------------------------------------------------------------- descriptor */

@@ -2,9 +2,13 @@
  *
  *      for each part of the output                               one a thread: a range of rows by a range of columns
  *        for each block of rows of A that fits the L2 cache      pack it: panels of at most mr rows
- *          for each panel of B (nr columns)                      packed before
+ *          for each panel of B (nr columns)                      packed before, or now
  *            for each chunk of k that fits the L2 cache, too
  *              for each panel of A in the block                  run: mr x nr sums; with the last chunk, store
+ *
+ * A B that comes as plain bytes serves this product alone. Where one block of rows takes each of its panels, a panel is
+ * packed when its turn comes, is multiplied out of the L2 cache, and makes room for the next: packed B costs no memory
+ * and no traffic. More blocks or more rows of parts would each pack it again; there all of B is packed first.
  *
  * While a chunk of B is multiplied, the kernels prefetch the one that follows it in memory, a slice with every tile.
  *
@@ -28,6 +32,7 @@ enum {
     AHEAD_BYTES = 4096,      /* how far before its use B is fetched when it is read once */
     WIDE_CHUNK = 32768,      /* k values whose raw sums fit int32: 255 * 255 * k < 2**31 */
     SMALL_PART = 1 << 20,    /* multiply-adds that are not worth another thread */
+    ROWS_OF_PACKING = 32,    /* a product of so many rows takes about as long as packing its B */
     STACK_SCRATCH = 16 * 1024,
 };
 
@@ -122,6 +127,7 @@ typedef struct block {
     uint8_t *packed_a;
     int32_t *row_sums; /* or NULL */
     int32_t *acc;      /* sums between the chunks of k, [m][nr] */
+    uint8_t *panel_of_b; /* by panels: where each is packed */
 } block;
 
 static panel panel_of(const qk_product *p, const block *rows, size_t i)
@@ -141,22 +147,35 @@ static void pack_block(const qk_product *p, const block *rows)
     }
 }
 
+/* The panel of B that starts at column col. */
+static const uint8_t *panel_of_b(const qk_product *p, const block *rows, size_t col)
+{
+    if (!p->by_panels)
+        return qk_packed_panel(p->b, col / p->b->nr);
+    qk_pack_panel(&p->args->plain_b, p->own_b, col, rows->panel_of_b);
+    qk_prepare_terms(p, col, p->b->n - col < p->b->nr ? p->b->n : col + p->b->nr);
+    return rows->panel_of_b;
+}
+
 /* All of k for the block and the panel of B that starts at column col. */
 static void multiply_panel(const qk_product *p, const block *rows, size_t col)
 {
     const qk_packed_b *b = p->b;
     const size_t n = qk_packed_width(b, col), step_bytes = n * b->kr;
     _Alignas(64) int32_t tile_sums[QK_MAX_MR * QK_MAX_NR];
-    qk_gemm_tile tile = {.b = qk_packed_panel(b, col / b->nr), .a_stride = p->a_stride, .n = (uint32_t)n, .sums = tile_sums};
+    qk_gemm_tile tile = {.b = panel_of_b(p, rows, col), .a_stride = p->a_stride, .n = (uint32_t)n, .sums = tile_sums};
 
     for (size_t first = 0; first == 0 || first < b->k_steps; first += p->chunk_steps) {
         const size_t steps = b->k_steps - first < p->chunk_steps ? b->k_steps - first : p->chunk_steps;
         const int is_last = first + steps == b->k_steps;
-        const uint8_t *next = tile.b + (first + steps) * step_bytes;
+        /* By panels all that there is of packed B lies in the cache: tiles then prefetch what they already have. */
+        const uint8_t *next = p->by_panels ? tile.b : tile.b + (first + steps) * step_bytes;
         tile.first_step = (uint32_t)first;
         tile.k_steps = (uint32_t)steps;
         tile.accumulate = first > 0;
-        tile.prefetch_stride = rows->panels == 1 ? step_bytes : step_bytes / rows->panels + 1;
+        tile.prefetch_stride = p->by_panels        ? 0
+                               : rows->panels == 1 ? step_bytes
+                                                   : step_bytes / rows->panels + 1;
         for (size_t i = 0; i < rows->panels; i++) {
             const panel a = panel_of(p, rows, i);
             tile.a = a.data;
@@ -192,6 +211,7 @@ static void multiply_part(void *context, size_t i)
         .packed_a = scratch,
         .row_sums = p->b->any_zero_point ? (int32_t *)(scratch + p->row_sum_offset) : NULL,
         .acc = (int32_t *)(scratch + p->acc_offset),
+        .panel_of_b = scratch + p->panel_offset,
     };
     for (rows.row = share(tiles, p->row_parts, r) * mr; rows.row < row_end; rows.row += rows.m) {
         rows.m = row_end - rows.row < p->block_rows ? row_end - rows.row : p->block_rows;
@@ -212,7 +232,8 @@ static void cut_into_parts(qk_product *p)
 {
     const size_t m = p->args->a.rows, n = p->b->n;
     const size_t tiles = ceil_div(m, p->gemm->mr), panels = ceil_div(n, p->gemm->nr);
-    const double work = (double)m * (double)n * (double)p->b->k / SMALL_PART;
+    const size_t cost = p->args->b ? m : m + ROWS_OF_PACKING; /* in rows */
+    const double work = (double)cost * (double)n * (double)p->b->k / SMALL_PART;
     const size_t threads = (size_t)qk_get_num_threads(), parts = work < (double)threads ? (size_t)work : threads;
     size_t best = tiles * panels;
     p->row_parts = p->column_parts = 1;
@@ -246,11 +267,18 @@ static void choose_blocks(qk_product *p)
 
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
-    qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b};
+    qk_packed_b header; /* of plain B */
+    qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b ? args->b : &header};
+    size_t b_bytes = 0; /* of B in the scratch memory */
+    qk_status status = QK_OK;
+    if (!args->b)
+        status = qk_describe_b(&args->plain_b, args->b_zero_point, args->b_zero_point_count, &header, &b_bytes);
+    if (status != QK_OK)
+        return status;
     const size_t m = args->a.rows, padded = p.b->padded_n;
     if (p.b->isa != qk_kernels.isa_of[QK_SLOT_gemm_s8])
         return QK_FOREIGN_LAYOUT;
-    qk_status status = qk_check_gemm_values(args, p.b->n);
+    status = qk_check_gemm_values(args, p.b->n);
     if (status != QK_OK)
         return status;
     p.wide = args->output != QK_OUT_S32 && qk_gemm_reach(args, p.b) > INT32_MAX;
@@ -271,22 +299,33 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     p.a_shift = qk_shift_of_flip(p.a_flip, args->a.is_signed);
     cut_into_parts(&p);
     choose_blocks(&p);
+    p.by_panels = !args->b && p.row_parts == 1 && p.block_rows == m;
+    if (p.by_panels)
+        b_bytes = p.b->panels; /* all but them */
 
-    /* One piece of scratch memory, on the stack when small: arrays of the whole product, then those of each part. */
+    /* One piece of scratch memory, on the stack when small: B, arrays of the whole product, then those of each part. */
     const size_t zero_point_bytes = args->a_zero_point_count > 1 ? round_up(m * sizeof(int32_t)) : 0;
     const size_t int_bytes = round_up((args->output == QK_OUT_Q8_FIXED ? 4 : 1) * padded * sizeof(int32_t));
     const size_t float_bytes = args->output == QK_OUT_S32 ? 0 : round_up(2 * padded * sizeof(float));
-    p.row_sum_offset = p.block_rows * p.a_stride;
+    p.panel_offset = p.block_rows * p.a_stride;
+    p.row_sum_offset = p.panel_offset + (p.by_panels ? p.b->panel_bytes : 0);
     p.acc_offset = p.row_sum_offset + (p.b->any_zero_point ? round_up(p.block_rows * sizeof(int32_t)) : 0);
     p.part_bytes = p.acc_offset + (p.chunk_steps < p.b->k_steps ? p.block_rows * p.gemm->nr * sizeof(int32_t) : 0);
     p.part_bytes = round_up(p.part_bytes);
     const size_t parts = p.row_parts * p.column_parts;
-    const size_t total = zero_point_bytes + int_bytes + float_bytes + parts * p.part_bytes;
+    const size_t total = b_bytes + zero_point_bytes + int_bytes + float_bytes + parts * p.part_bytes;
     _Alignas(64) uint8_t stack_scratch[STACK_SCRATCH];
     uint8_t *heap_scratch = total > sizeof stack_scratch ? aligned_alloc(CACHE_LINE, total) : NULL;
     if (total > sizeof stack_scratch && !heap_scratch)
         return QK_NO_MEMORY;
     uint8_t *scratch = heap_scratch ? heap_scratch : stack_scratch;
+    if (!args->b) {
+        p.b = p.own_b = (qk_packed_b *)scratch;
+        qk_begin_packed_b(&header, args->b_zero_point, args->b_zero_point_count, p.own_b);
+        if (!p.by_panels)
+            qk_pack_panels(&args->plain_b, p.own_b);
+        scratch += b_bytes;
+    }
     if (zero_point_bytes) {
         p.a_zero_point = (int32_t *)scratch;
         for (size_t i = 0; i < m; i++)

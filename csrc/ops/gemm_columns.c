@@ -77,25 +77,30 @@ static qk_status fixed_point(float scale, float out_scale, int32_t *mult, int32_
     return QK_OK;
 }
 
+void qk_prepare_terms(const qk_product *p, size_t col, size_t end)
+{
+    const int32_t *bias = p->args->bias_s32, *column_sums = p->columns.column_sums;
+    const uint32_t a_zero_point = p->a_zero_point ? 0 : (uint32_t)(p->args->a_zero_point[0] + p->a_shift);
+    for (size_t j = col; j < end; j++)
+        p->int_columns[j] = (int32_t)((bias ? (uint32_t)bias[j] : 0) - a_zero_point * (uint32_t)column_sums[j]);
+}
+
 qk_status qk_prepare_columns(qk_product *p)
 {
     const qk_gemm_args *args = p->args;
     const size_t n = p->b->n, padded = p->b->padded_n;
-    const int32_t *column_sums = qk_packed_column_sums(p->b);
     int32_t *term = p->int_columns;
 
     p->columns = (qk_store_args){
         .column_term = term,
         .b_zero_point = qk_packed_zero_point(p->b),
-        .column_sums = column_sums,
+        .column_sums = qk_packed_column_sums(p->b),
         .zero_point = args->out_zero_point,
         .low = args->clamp_low,
         .high = args->clamp_high,
     };
-    const uint32_t a_zero_point = p->a_zero_point ? 0 : (uint32_t)(args->a_zero_point[0] + p->a_shift);
-    for (size_t j = 0; j < n; j++)
-        term[j] = (int32_t)((args->bias_s32 ? (uint32_t)args->bias_s32[j] : 0) -
-                            a_zero_point * (uint32_t)column_sums[j]);
+    if (!p->by_panels)
+        qk_prepare_terms(p, 0, n);
     memset(term + n, 0, (padded - n) * sizeof *term);
     if (args->output == QK_OUT_S32)
         return QK_OK;

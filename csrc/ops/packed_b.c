@@ -52,60 +52,81 @@ qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
     return QK_OK;
 }
 
+qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_packed_b *header,
+                        size_t *bytes)
+{
+    uint64_t total;
+    if (!lay_out(b->rows, b->cols, header, &total))
+        return QK_TOO_LARGE;
+    *bytes = (size_t)total;
+    header->is_signed = (uint8_t)b->is_signed;
+    header->flip = b->is_signed == qk_kernels.gemm_s8->b_signed ? 0 : 0x80;
+    const int32_t qmin = b->is_signed ? -128 : 0, qmax = b->is_signed ? 127 : 255;
+    const int32_t shift = qk_shift_of_flip(header->flip, b->is_signed);
+    for (size_t j = 0; j < zero_point_count; j++) {
+        const int32_t z = zero_point[j], reach = qmax - z > z - qmin ? qmax - z : z - qmin;
+        if (z < qmin || z > qmax)
+            return QK_BAD_B_ZERO_POINT;
+        header->magnitude = reach > header->magnitude ? reach : header->magnitude;
+        header->any_zero_point |= z + shift != 0;
+    }
+    return QK_OK;
+}
+
+void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, size_t zero_point_count,
+                       qk_packed_b *packed)
+{
+    const int32_t shift = qk_shift_of_flip(header->flip, header->is_signed);
+    int32_t *moved_zero_point = (int32_t *)((char *)packed + header->zero_point);
+    *packed = *header;
+    for (size_t j = 0; j < header->n; j++)
+        moved_zero_point[j] = zero_point[zero_point_count == 1 ? 0 : j] + shift;
+    memset(moved_zero_point + header->n, 0, (header->padded_n - header->n) * sizeof *moved_zero_point);
+}
+
+void qk_pack_panel(const qk_matrix *b, qk_packed_b *packed, size_t col, uint8_t *panel)
+{
+    const size_t count = packed->n - col < packed->nr ? packed->n - col : packed->nr;
+    const int32_t *moved_zero_point = qk_packed_zero_point(packed);
+    int32_t *column_sums = (int32_t *)((char *)packed + packed->column_sums);
+    qk_kernels.gemm_s8->pack_b(b->data + (ptrdiff_t)col * b->col_stride, b->col_stride, b->row_stride, count, packed->k,
+                               packed->flip, panel, column_sums + col);
+    for (size_t j = col; j < col + count; j++)
+        column_sums[j] = (int32_t)((uint32_t)column_sums[j] - (uint32_t)moved_zero_point[j] * (uint32_t)packed->k);
+}
+
 typedef struct packing {
     const qk_matrix *b;
-    const qk_packed_b *header;
-    const int32_t *moved_zero_point;
-    int32_t *column_sums;
+    qk_packed_b *packed;
 } packing;
 
-/* A task: one panel and its column sums. */
-static void pack_panel_of_b(void *context, size_t panel)
+/* A task: one panel. */
+static void pack_one(void *context, size_t panel)
 {
     const packing *job = context;
-    const qk_packed_b *header = job->header;
-    const size_t col = panel * header->nr;
-    const size_t count = header->n - col < header->nr ? header->n - col : header->nr;
-    qk_kernels.gemm_s8->pack_b(job->b->data + (ptrdiff_t)col * job->b->col_stride, job->b->col_stride,
-                               job->b->row_stride, count, header->k, header->flip,
-                               (uint8_t *)qk_packed_panel(header, panel), job->column_sums + col);
-    for (size_t j = col; j < col + count; j++)
-        job->column_sums[j] =
-            (int32_t)((uint32_t)job->column_sums[j] - (uint32_t)job->moved_zero_point[j] * (uint32_t)header->k);
+    qk_pack_panel(job->b, job->packed, panel * job->packed->nr, (uint8_t *)qk_packed_panel(job->packed, panel));
+}
+
+void qk_pack_panels(const qk_matrix *b, qk_packed_b *packed)
+{
+    packing job = {b, packed};
+    const size_t panels = (packed->n + packed->nr - 1) / packed->nr;
+    if (packed->k * packed->n >= SMALL)
+        qk_parallel_for(pack_one, &job, panels);
+    else
+        for (size_t panel = 0; panel < panels; panel++)
+            pack_one(&job, panel);
 }
 
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
 {
-    qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
-    qk_packed_b *header = packed;
-    uint64_t total;
-    if (!lay_out(b->rows, b->cols, header, &total))
-        return QK_TOO_LARGE;
-    const int32_t qmin = b->is_signed ? -128 : 0, qmax = b->is_signed ? 127 : 255;
-    for (size_t j = 0; j < zero_point_count; j++)
-        if (zero_point[j] < qmin || zero_point[j] > qmax)
-            return QK_BAD_ZERO_POINT;
-
-    header->is_signed = (uint8_t)b->is_signed;
-    header->flip = b->is_signed == gemm->b_signed ? 0 : 0x80;
-    int32_t shift = qk_shift_of_flip(header->flip, b->is_signed);
-    int32_t *moved_zero_point = (int32_t *)((char *)packed + header->zero_point);
-    int32_t *column_sums = (int32_t *)((char *)packed + header->column_sums);
-    memset(moved_zero_point, 0, header->padded_n * sizeof *moved_zero_point);
-    for (size_t j = 0; j < header->n; j++) {
-        int32_t z = zero_point[zero_point_count == 1 ? 0 : j];
-        int32_t reach = qmax - z > z - qmin ? qmax - z : z - qmin;
-        header->magnitude = reach > header->magnitude ? reach : header->magnitude;
-        moved_zero_point[j] = z + shift;
-        header->any_zero_point |= moved_zero_point[j] != 0;
-    }
-    packing job = {b, header, moved_zero_point, column_sums};
-    const size_t panels = (header->n + gemm->nr - 1) / gemm->nr;
-    if (header->k * header->n >= SMALL)
-        qk_parallel_for(pack_panel_of_b, &job, panels);
-    else
-        for (size_t panel = 0; panel < panels; panel++)
-            pack_panel_of_b(&job, panel);
+    qk_packed_b header;
+    size_t bytes;
+    qk_status status = qk_describe_b(b, zero_point, zero_point_count, &header, &bytes);
+    if (status != QK_OK)
+        return status;
+    qk_begin_packed_b(&header, zero_point, zero_point_count, packed);
+    qk_pack_panels(b, packed);
     return QK_OK;
 }
 
