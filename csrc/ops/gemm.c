@@ -8,7 +8,8 @@
  *
  * A B that comes as plain bytes serves this product alone. Where one block of rows takes each of its panels, a panel is
  * packed when its turn comes, is multiplied out of the L2 cache, and makes room for the next: packed B costs no memory
- * and no traffic. More blocks or more rows of parts would each pack it again; there all of B is packed first.
+ * and no traffic. More blocks, or parts above each other, would each pack it again (256 x 4096 x 4096 in two blocks took
+ * 1.2 times as long, avx512vnni): there all of B is packed first.
  *
  * While a chunk of B is multiplied, the kernels prefetch the one that follows it in memory, a slice with every tile.
  *
