@@ -44,6 +44,10 @@ typedef int qk_fake_quantize_f32_type(const float *x, size_t n, const float *sca
                                       qk_qtype type, float *y);
 typedef qk_fake_quantize_f32_type qk_fake_quantize_cols_f32_type;
 
+/* x[i] = gelu(x[i]), or silu, in place; csrc/activation.h defines them. A NaN stays one. */
+typedef void qk_activate_f32_type(float *x, size_t n);
+typedef qk_activate_f32_type qk_gelu_f32_type, qk_silu_f32_type;
+
 /* -------------------------------------------------------------------------------------------------- packing */
 
 /* n bytes to ceil(n * bits / 8) bytes. Element i of a byte takes bits [i * bits, (i + 1) * bits), or with
@@ -171,6 +175,8 @@ enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
     X(dequantize_cols_f32)                                                                                   \
     X(fake_quantize_f32)                                                                                     \
     X(fake_quantize_cols_f32)                                                                                \
+    X(gelu_f32)                                                                                              \
+    X(silu_f32)                                                                                              \
     X(pack_u1)                                                                                               \
     X(pack_u2)                                                                                               \
     X(pack_u4)                                                                                               \

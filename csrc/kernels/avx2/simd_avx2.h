@@ -30,6 +30,7 @@ static inline void vf_store_part(float *p, vf x, size_t n) { _mm256_maskstore_ps
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a * b, rounded once */
 static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
 static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
@@ -37,6 +38,8 @@ static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf vf_clamp(vf x, vf low, vf high) { return _mm256_min_ps(high, _mm256_max_ps(low, x)); }
 static inline vi vf_is_nan(vf x) { return _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
 static inline vi vf_round(vf x) { return _mm256_cvtps_epi32(x); } /* half to even */
+static inline vi vf_bits(vf x) { return _mm256_castps_si256(x); }
+static inline vf vf_of_bits(vi x) { return _mm256_castsi256_ps(x); }
 
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }

@@ -30,6 +30,7 @@ static inline void vf_store_part(float *p, vf x, size_t n)
 static inline vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
 static inline vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); } /* a * b + c, rounded once */
+static inline vf vf_fnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); } /* c - a * b, rounded once */
 static inline vf vf_div(vf a, vf b) { return vdivq_f32(a, b); }
 static inline vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
 static inline vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
@@ -41,6 +42,8 @@ static inline vf vf_clamp(vf x, vf low, vf high)
 }
 static inline vi vf_is_nan(vf x) { return vreinterpretq_s32_u32(vmvnq_u32(vceqq_f32(x, x))); }
 static inline vi vf_round(vf x) { return vcvtnq_s32_f32(x); } /* half to even */
+static inline vi vf_bits(vf x) { return vreinterpretq_s32_f32(x); }
+static inline vf vf_of_bits(vi x) { return vreinterpretq_f32_s32(x); }
 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_load(const int32_t *p) { return vld1q_s32(p); }
