@@ -132,4 +132,4 @@ static timing bench(qk_activate_f32_type *kernel)
     }
 
 DEFINE_ACTIVATION(gelu, 3.7L)
-DEFINE_ACTIVATION(silu, 3.2L)
+DEFINE_ACTIVATION(silu, 3.4L)
