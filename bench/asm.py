@@ -6,6 +6,9 @@ describes one iteration of a loop: the tile height that it serves, multiply-accu
 multiplies, loads, spills (vector registers kept on the stack), and moves between vector registers. The exit code is 1
 when a loop spills. An address that is kept there costs a load, and hardly matters.
 
+The functions of gemm_grouped are shown for blocks of 32 values, float16 scales and no zero points. Where the compiler
+leaves no loop inside that of the blocks, as on Arm, a line is a whole block, scaling and all.
+
 With --mca, a line describes the main loop of a height, and has a column for each CPU: MACs a cycle by llvm-mca / the
 bound of the multiply pipes, and their ratio. The bound counts the multiplies and what adds their products up (sadalp,
 vpaddd), as though nothing else were in the loop and their pipes never waited.
@@ -36,8 +39,9 @@ import build  # noqa: E402
 ARM_CC = "aarch64-linux-gnu-gcc"
 
 # The MACs of a multiply instruction for each 128 bits of its registers; and what adds up where the multiply does not.
-MACS = {"vpmaddwd": 8, "vpdpbusd": 16, "smull": 8, "smlsl2": 8, "sdot": 16, "smmla": 32}
-ADDS = {"vpaddd", "sadalp"}
+MACS = {"vpmaddwd": 8, "vpmaddubsw": 16, "vpdpbusd": 16, "smull": 8, "smlal": 8, "smlal2": 8, "smlsl2": 8, "sdot": 16,
+        "smmla": 32, "usmmla": 32}
+ADDS = {"vpaddd", "vpaddw", "sadalp", "addp"}
 
 # The CPUs of --mca: those that have the instructions, and whose pipes LLVM knows. (A Cortex-A76 is to LLVM 19 a
 # Cortex-A57 that has more instructions.)
@@ -50,11 +54,21 @@ CPUS = {
     "neon_i8mm": ["neoverse-v1", "neoverse-v2"],
 }
 
-# Appended to a kernel's file: run() for each height alone, from which the loops of run() itself are told apart.
+# Appended to a kernel's file: its functions for each height alone. From those of gemm_s8 the loops of run() itself are told
+# apart; those of gemm_grouped are shown.
 MAX_ROWS = 16
-HEIGHTS = "".join(
-    f"__attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)\n"
-    f"{{ qk_gemm_tile tile = *of; tile.m = {m}; tile.n = NR; run(&tile); }}\n" for m in range(1, MAX_ROWS + 1))
+HEIGHTS = {
+    "gemm_s8": "".join(
+        f"__attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)\n"
+        f"{{ qk_gemm_tile tile = *of; tile.m = {m}; tile.n = NR; run(&tile); }}\n" for m in range(1, MAX_ROWS + 1)),
+    "gemm_grouped": "".join(
+        f"__attribute__((flatten)) void rows_{m}_{run}(const qk_grouped_tile *of)\n"
+        "{ const qk_records records = {.block = 32, .scale_bytes = 2, "
+        f".bytes = NR * (32 * {bits} / 8 + 2)}};\n"
+        f"qk_grouped_tile tile = *of; tile.m = {m}; tile.a_scales = NULL; tile.records = &records; {run}(&tile); }}\n"
+        for run, bits in {"run_bytes": 8, "run_small": 8, "run_packed_u8": 8, "run_packed_u4": 4, "run_packed_u2": 2}.items()
+        for m in range(1, MAX_ROWS + 1)),
+}
 
 FUNCTION = re.compile(r"[0-9a-f]+ <(\w+)>:$")
 INSTRUCTION = re.compile(r"\s*([0-9a-f]+):\s+(.*)")
@@ -72,10 +86,16 @@ class Loop(NamedTuple):
     rows: int  # of the tile, 0 if not known
     instructions: list
     spills: int  # moves of vectors to and from the stack
+    function: str = ""  # of gemm_grouped
 
     @property
     def macs(self):
-        return sum(map(macs_of, self.instructions))
+        if not self.function:
+            return sum(map(macs_of, self.instructions))
+        # In gemm_grouped, vpmaddwd adds up: products by vpmaddubsw, then of the two nibbles of each code, or it scales zeros.
+        products = [text for text in self.instructions if mnemonic(text) != "vpmaddwd"]
+        nibbles = len(products) < len(self.instructions)
+        return sum(map(macs_of, products)) // (2 if nibbles else 1)
 
     def count(self, test):
         return sum(bool(test(text)) for text in self.instructions)
@@ -108,11 +128,16 @@ def find_llvm(tool):
     sys.exit(f"asm.py: {tool} not found; it comes with Debian's package llvm-19, or any later LLVM")
 
 
+def slot_of(source):
+    """The slot of a kernel's file."""
+    return source.stem.removesuffix(f"_{source.parent.name}")
+
+
 def disassemble(cc, isa, source):
     """The lines of a kernel's disassembly, with a function for each height after its own."""
     with tempfile.TemporaryDirectory(prefix="qkernels-asm-") as folder:
         unit, target = Path(folder, "unit.c"), Path(folder, "unit.o")
-        unit.write_text(f'#include "{source}"\n{HEIGHTS}')
+        unit.write_text(f'#include "{source}"\n{HEIGHTS[slot_of(source)]}')
         run_tool([*cc, *build.common_flags(cc), *build.ISA_FLAGS[isa][1], "-c", str(unit), "-o", str(target)])
         return run_tool([find_llvm("llvm-objdump"), "-d", "--no-show-raw-insn", str(target)]).splitlines()
 
@@ -158,10 +183,21 @@ def loops_of_run(lines):
     return sorted(loops, key=lambda loop: (loop.rows, -loop.macs))
 
 
+def loops_of_blocks(lines):
+    """The loops of a unit's functions for one height each, by function and height, and then all others."""
+    loops = []
+    for name, body in functions_of(lines).items():
+        rows, function = re.fullmatch(r"(?:rows_(\d+)_)?(\w+)", name).groups()
+        loops += [loop._replace(rows=int(rows or 0), function=function) for loop in multiply_loops(body)]
+    loops = [loop for loop in loops if loop.macs]  # not those that only scale zero points
+    return sorted(loops, key=lambda loop: (loop.rows == 0, loop.function, loop.rows, -loop.macs))
+
+
 def main_loops(loops):
     """The first loop of each known height: the others do what its unrolling leaves over."""
     known = [loop for loop in loops if loop.rows]
-    return [loop for i, loop in enumerate(known) if i == 0 or loop.rows != known[i - 1].rows]
+    return [loop for i, loop in enumerate(known)
+            if i == 0 or (loop.function, loop.rows) != (known[i - 1].function, known[i - 1].rows)]
 
 
 def ask_mca(loops, isa, cpu, *options):
@@ -207,7 +243,7 @@ def print_table(name, loops, isa, cpus):
     columns = [mca_figures(loops, isa, cpu) for cpu in cpus]
     for i, loop in enumerate(loops):
         cells = [f"{rate:.1f}/{bound:<4.3g} {rate / bound:.2f}" for rate, bound in (column[i] for column in columns)]
-        print(f"{loop.rows or '?':>28}{loop.macs:>6}{len(loop.instructions):>6}{loop.count(macs_of):>5}"
+        print(f"{loop.function:>23}{loop.rows or '?':>5}{loop.macs:>6}{len(loop.instructions):>6}{loop.count(macs_of):>5}"
               f"{loop.count(LOAD.match):>6}{loop.spills:>7}{loop.count(MOVE.match):>6}"
               + "".join(f"{cell:>17}" for cell in cells))
 
@@ -217,6 +253,7 @@ def parse_arguments(arguments):
     parser.add_argument("--cc", metavar="'CC FLAGS'", help=f"compiler command (default: cc, with --arm {ARM_CC})")
     parser.add_argument("--arm", action="store_true", help="cross-compile, and --mca")
     parser.add_argument("--isa", action="append", choices=CPUS, help="only its kernel; again for more")
+    parser.add_argument("--op", choices=HEIGHTS, help="only kernels of this slot")
     parser.add_argument("--rows", type=int, metavar="M", help="only loops for this height")
     parser.add_argument("--mca", action="store_true", help="MACs a cycle, their bound, and the ratio")
     parser.add_argument("--cpu", action="append", help="for --mca, a name that llvm-mca knows; again for more")
@@ -241,12 +278,15 @@ def main(arguments=None):
 
     spills = 0
     for isa in built:
-        for source in sorted(CSRC.glob(f"kernels/{isa}/gemm_*.c")):
-            loops = loops_of_run(disassemble(args.cc, isa, source))
+        for source in sorted(CSRC.glob(f"kernels/{isa}/{args.op or 'gemm_*'}_{isa}.c")):
+            read = loops_of_run if slot_of(source) == "gemm_s8" else loops_of_blocks
+            loops = read(disassemble(args.cc, isa, source))
             if not loops:
                 sys.exit(f"asm.py: {source.name}: no loop has an instruction of {', '.join(MACS)}")
             spills += sum(loop.spills for loop in loops)
             loops = [loop for loop in loops if args.rows in (None, loop.rows)]
+            if slot_of(source) == "gemm_grouped":
+                loops = [loop for loop in loops if loop.rows]
             if args.show:
                 print(*("\n".join(loop.instructions) for loop in loops), sep="\n\n")
             else:

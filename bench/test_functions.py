@@ -24,7 +24,9 @@ packed_b = qkernels.pack_b(b)
 tiny_a, tiny_b = a[:16, :16], qkernels.pack_b(b[:16, :16])
 scales = np.full(1536, 0.01, np.float32)
 weight = rng.normal(size=(1536, 384)).astype(np.float32)
-quantized_weight = qkernels.quantize_weight(weight)
+weights = {name: qkernels.quantize_weight(weight, name, group_size=32) for name in ("int8", "int4", "int2")}
+weight_by_rows = qkernels.quantize_weight(weight)
+asymmetric_weight = qkernels.quantize_weight(weight, "int4", group_size=128, symmetric=False)
 tokens = x[:128, :384]
 
 gemm = partial(qkernels.int8_gemm, a, packed_b)
@@ -51,7 +53,17 @@ CASES = {  # function: variant
     "pack_b: rows": lambda: qkernels.pack_b(b),
     "pack_b: transposed": lambda: qkernels.pack_b(b.T, transpose=True),
     "quantize_weight: int8": lambda: qkernels.quantize_weight(weight),
-    "linear: int8": lambda: qkernels.linear(tokens, quantized_weight),
+    "quantize_weight: int4, groups": lambda: qkernels.quantize_weight(weight, "int4", group_size=32),
+    "quantize_weight: int4, mse": lambda: qkernels.quantize_weight(weight, "int4", group_size=32, method="mse"),
+    "linear: int8": lambda: qkernels.linear(tokens, weight_by_rows),
+    "linear: int8, groups": lambda: qkernels.linear(tokens, weights["int8"]),
+    "linear: int4, groups": lambda: qkernels.linear(tokens, weights["int4"]),
+    "linear: int4, asymmetric": lambda: qkernels.linear(tokens, asymmetric_weight),
+    "linear: int4, scales by group": lambda: qkernels.linear(tokens, weights["int4"], activation_scales="group"),
+    "linear: int4, float32": lambda: qkernels.linear(tokens, weights["int4"], activations="float32"),
+    "linear: int4, one row": lambda: qkernels.linear(tokens[:1], weights["int4"]),
+    "linear: int4, one row, float32": lambda: qkernels.linear(tokens[:1], weights["int4"], activations="float32"),
+    "linear: int2, groups": lambda: qkernels.linear(tokens, weights["int2"]),
 }
 
 

@@ -20,13 +20,13 @@ FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trappi
 # What a program or extension module with these sources is linked with.
 LIBRARIES = ["-lm", "-pthread"]
 
-_AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
+_AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
 
 # isa: (architecture as in the compiler's predefined macros, flags)
 ISA_FLAGS = {
     "scalar": (None, []),
-    "avx2": ("__x86_64__", ["-mavx2", "-mfma"]),
-    "avxvnni": ("__x86_64__", ["-mavx2", "-mfma", "-mavxvnni"]),
+    "avx2": ("__x86_64__", ["-mavx2", "-mfma", "-mf16c"]),
+    "avxvnni": ("__x86_64__", ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"]),
     "avx512vnni": ("__x86_64__", [*_AVX512, "-mprefer-vector-width=512"]),
     "neon": ("__aarch64__", ["-march=armv8-a"]),
     "neon_dotprod": ("__aarch64__", ["-march=armv8.2-a+dotprod"]),
@@ -35,7 +35,7 @@ ISA_FLAGS = {
 
 if os.environ.get("QKERNELS_AVXVNNI_EVEX"):
     # To test the avxvnni kernels on a CPU that has AVX512-VNNI only: same sources, other encoding of vpdpbusd.
-    ISA_FLAGS["avxvnni"] = ("__x86_64__", ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512vnni"])
+    ISA_FLAGS["avxvnni"] = ("__x86_64__", ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512vl", "-mavx512vnni"])
     FLAGS.append("-DQK_AVXVNNI_EVEX")
 
 

@@ -9,6 +9,7 @@
 #define QK_CPU_FEATURES(X)                                                                                   \
     X(QK_CPU_AVX2, "avx2")             /* AVX2, ymm state enabled */                                         \
     X(QK_CPU_FMA, "fma")               /* VEX-encoded fused multiply-add */                                  \
+    X(QK_CPU_F16C, "f16c")             /* float16 to float32 and back */                                     \
     X(QK_CPU_AVXVNNI, "avx_vnni")      /* VEX-encoded vpdpbusd */                                            \
     X(QK_CPU_AVX512, "avx512")         /* F, BW, DQ and VL, zmm and mask state enabled */                    \
     X(QK_CPU_AVX512VNNI, "avx512_vnni") /* EVEX-encoded vpdpbusd */                                          \

@@ -28,6 +28,8 @@ uint32_t qk_cpu_probe(void)
         return 0;
     if (BIT(c, 12))
         features |= QK_CPU_FMA;
+    if (BIT(c, 29))
+        features |= QK_CPU_F16C;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return 0;
     uint32_t max_subleaf = a;

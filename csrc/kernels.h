@@ -164,6 +164,81 @@ typedef qk_store_type qk_store_s32_type, qk_store_f32_type, qk_store_q8_type, qk
 /* Bounds over all ISAs, for tiles on the stack. */
 enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
 
+/* -------------------------------------------------------------------------------- weights in blocks along k */
+
+/* How the codes of a weight are stored. */
+typedef enum qk_codes { QK_CODES_U8, QK_CODES_U4, QK_CODES_U2, QK_CODES_COUNT } qk_codes;
+
+/* A weight W [N][K] lies in panels of nr rows of W (columns of the product), a panel as records, one for each block of
+ * k values that share a scale:
+ *
+ *      record:  codes [steps / per_byte][nr][kr] | scales [nr] | zero points [nr], where there are any
+ *
+ * steps = block / kr; block is a multiple of 32, and K is filled up to whole blocks with codes that meet zeros of A. A byte
+ * holds per_byte codes, of so many steps that follow each other, the first in its lowest bits:
+ *
+ *      4-bit codes, kr = 4:    byte i of column n in line j:   code[n][8 j + i] | code[n][8 j + 4 + i] << 4
+ *
+ * The decoder of a format turns a record into a plain one, whose codes are bytes, its scales float32, its zero points int32. */
+typedef struct qk_records {
+    uint32_t block;
+    uint8_t scale_bytes;     /* 2 for float16, 4 for float32 */
+    uint8_t has_zero_points; /* uint8 [nr]; otherwise all are `zero`, which the driver puts into qk_grouped_tile.terms */
+    size_t bytes;            /* of a record */
+} qk_records;
+
+/* A tile of the product with such a weight. For each block b in order, and each row i < m and column j < nr:
+ *
+ *      acc  = sum over the block of a[i][k] * code[j][k], plus terms[i][b] (times zero[j][b], where there are any)
+ *      sums[i][j] = fma(float32(acc) [* a_scales[i][b]], scale[j][b], sums[i][j])          each rounded once
+ *
+ * acc is exact: |a| <= 127 and block <= 256, so that |acc| < 2**24. */
+typedef struct qk_grouped_tile {
+    const int8_t *a; /* rows a_stride bytes apart, a multiple of 64 */
+    size_t a_stride;
+    const int32_t *terms;  /* -zero * sum of a over the block; without the zero where the weight has zero points */
+    const float *a_scales; /* or NULL */
+    size_t row_blocks;     /* distance of rows in these two */
+    uint32_t m, blocks;
+    const uint8_t *b; /* records */
+    const qk_records *records;
+    uint32_t panels;    /* of the weight, block by block in turns: memory is faster in several streams */
+    size_t panel_bytes; /* their distance */
+    float *sums;        /* [panels][m][nr], aligned to 64 bytes */
+    int accumulate;
+} qk_grouped_tile;
+
+/* The kernel of weights in blocks: the tile, and the decoders that feed it. */
+typedef const struct qk_gemm_grouped {
+    uint8_t mr[QK_CODES_COUNT], few[QK_CODES_COUNT]; /* the most rows of run and of run_packed */
+    uint8_t nr, kr;
+    uint8_t bytes_signed; /* 8-bit codes are multiplied as int8: stored as code ^ 0x80, with zero points 128 less */
+
+    /* Plain records that such codes were decoded to, m <= mr of the codes. */
+    void (*run[QK_CODES_COUNT])(const qk_grouped_tile *tile);
+    /* Packed records, decoded in registers, m <= few of the codes: reads each weight once. */
+    void (*run_packed[QK_CODES_COUNT])(const qk_grouped_tile *tile);
+    /* `blocks` packed records to plain ones, qk_plain_bytes apart; both aligned to 64 bytes. */
+    void (*decode[QK_CODES_COUNT])(const uint8_t *packed, const qk_records *records, size_t blocks, uint8_t *plain);
+} qk_gemm_grouped_type;
+
+/* The bytes of a plain record. */
+static inline size_t qk_plain_bytes(const qk_records *records, size_t nr)
+{
+    return (records->block + 4 + (records->has_zero_points ? 4 : 0)) * nr;
+}
+
+/* x[0..n) as three int8 numbers each, in blocks that share a power of two: x = scale * (64516 high + 254 middle + low),
+ * but for less than the block's max|x| / 2**22, or 2**-127 where that is more; digits are in [-127, 127], digits[d] + k that of
+ * x[k]. scales[d * row_blocks + b] is what digit d of block b is worth. Returns nonzero when x has a NaN or an infinity: the
+ * digits are then unspecified. */
+typedef int qk_split_f32_type(const float *x, size_t n, size_t block, int8_t *const digits[3], float *scales,
+                              size_t row_blocks);
+
+/* out[j] = clamp((sums[j] + sums[ld + j] + ...) * scale + bias[j]), `rows` of sums, each operation rounded once. */
+typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias,
+                                float low, float high, float *out);
+
 /* ---------------------------------------------------------------------------------------------------- table */
 
 #define QK_SLOTS(X)                                                                                          \
@@ -188,7 +263,10 @@ enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
     X(store_s32)                                                                                             \
     X(store_f32)                                                                                             \
     X(store_q8)                                                                                              \
-    X(store_q8_fixed)
+    X(store_q8_fixed)                                                                                        \
+    X(gemm_grouped)                                                                                          \
+    X(split_f32)                                                                                             \
+    X(finish_f32)
 
 enum qk_slot {
 #define X(slot) QK_SLOT_##slot,

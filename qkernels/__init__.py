@@ -3,9 +3,10 @@
 from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
 from .dispatch import cpu_info
 from .gemm import PackedB, int8_gemm, pack_b
+from .layers import linear
 from .packing import pack, unpack
 from .threads import get_num_threads, num_threads, set_num_threads
-from .weights import QuantizedWeight, linear, quantize_weight
+from .weights import QuantizedWeight, quantize_weight
 
 __version__ = "0.1.0"
 

@@ -39,12 +39,12 @@ def main(argv=None):
     info = commands.add_parser("info", help="CPU features, ISAs, threads, and the kernel in each slot")
     info.set_defaults(run=print_info)
 
-    command = commands.add_parser("demo", help="a sentence encoder with int8 linear layers, against float32")
+    command = commands.add_parser("demo", help="a sentence encoder with quantized linear layers, against float32")
     demo.add_arguments(command)
     command.set_defaults(run=demo.run)
 
     bench = bench_module()
-    command = commands.add_parser("bench", help="int8 products against other libraries and the machine's limits")
+    command = commands.add_parser("bench", help="low-bit products against other libraries and the machine's limits")
     bench.add_arguments(command)
     command.set_defaults(run=bench.run)
 

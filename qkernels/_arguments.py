@@ -72,6 +72,17 @@ def float_array(x, name):
     return x
 
 
+def wide_array(x, name):
+    """As `float_array`; float16 and bfloat16, which ml_dtypes brings to NumPy, are converted."""
+    if hasattr(x, "__dlpack__") or hasattr(x, "__array__"):
+        x = _widened(array(x, name))
+    return float_array(x, name)
+
+
+def _widened(x):
+    return x.astype(np.float32) if x.dtype.name in ("float16", "bfloat16") else x
+
+
 def byte_array(x, name, unsigned_only=False):
     """An int8 or uint8 array."""
     x = array(x, name)
@@ -148,17 +159,30 @@ def gemm_bias(x, n, scaled):
     return float_parameter(x, "bias", (n,))
 
 
-def clamp_bounds(activation):
-    """The (low, high) bounds of an activation, in real units."""
-    if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, takes None, 'relu', 'relu6' or a (low, high) pair")
+def linear_bias(x, n):
+    """A bias as contiguous, finite float32 [n]; halves are converted as those of `wide_array`."""
+    x = _widened(parameter(x, "bias"))
+    if x.dtype.kind != "f":
+        raise TypeError(f"bias: got dtype {x.dtype}, takes floating-point numbers")
+    if x.shape != (n,):
+        raise ValueError(f"bias: got shape {x.shape}, takes {(n,)}")
+    x = float_parameter(x, "bias", (n,))
+    if not np.isfinite(x).all():
+        raise ValueError("bias: must be finite everywhere")
+    return x
+
+
+def clamp_bounds(activation, others=()):
+    """The (low, high) bounds of an activation, in real units; `others` are names that the caller takes, too."""
+    if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
+    takes = ", ".join(map(repr, (None, *ACTIVATIONS, *others))) + " or a (low, high) pair of floats"
+    if isinstance(activation, str):
+        raise ValueError(f"activation: got {activation!r}, takes {takes}")
     try:
         low, high = (float(bound) for bound in activation)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"activation: got {activation!r}, takes None, 'relu', 'relu6' or a (low, high) pair of floats") from None
+        raise TypeError(f"activation: got {activation!r}, takes {takes}") from None
     if not low <= high:
         raise ValueError(f"activation: got the bounds ({low}, {high}), takes low <= high")
     return low, high

@@ -96,13 +96,18 @@ cdef ptrdiff_t offset_of(cnp.ndarray array, size_t index) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------- packed B
 
-cdef cnp.ndarray packed_memory(size_t k, size_t n):
-    """Memory for a packed [k, n]; it starts at a cache line."""
-    cdef size_t size = 0, start
-    check(qk_packed_b_size(k, n, &size), "b_q")
-    memory = new_vector(size + 63, cnp.NPY_UINT8)
-    start = -<size_t>data(memory) % 64
+cdef cnp.ndarray aligned_memory(size_t size):
+    """Bytes that start at a cache line."""
+    cdef cnp.ndarray memory = new_vector(size + 63, cnp.NPY_UINT8)
+    cdef size_t start = -<size_t>data(memory) % 64
     return memory[start:start + size]
+
+
+cdef cnp.ndarray packed_memory(size_t k, size_t n):
+    """Memory for a packed [k, n]."""
+    cdef size_t size = 0
+    check(qk_packed_b_size(k, n, &size), "b_q")
+    return aligned_memory(size)
 
 
 cdef class PackedB:

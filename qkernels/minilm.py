@@ -1,7 +1,7 @@
 """The sentence encoder of the demo: BERT with mean pooling, in float32 NumPy.
 
 The linear layers are plugged in from outside, so that the same encoder runs with NumPy's float32
-matrix product and with qkernels in int8; the time spent in them is kept apart from the rest.
+matrix product and with qkernels; the time spent in them is kept apart from the rest.
 """
 
 from __future__ import annotations

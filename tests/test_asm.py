@@ -84,9 +84,25 @@ def test_rbp_is_not_the_stack_in_a_function_without_a_frame():
     assert loop.spills == 0
 
 
+def test_loops_of_a_kernel_of_blocks():
+    known = ARM.replace("rows_1", "rows_1_run_bytes").replace("rows_2", "rows_2_run_bytes")
+    loops = asm.loops_of_blocks(known.splitlines())
+    assert [(loop.function, loop.rows) for loop in loops[:2]] == [("run_bytes", 1), ("run_bytes", 2)]
+    assert {(loop.function, loop.rows) for loop in loops[2:]} == {("run", 0), ("peak", 0)}
+    assert sum(loop.spills for loop in loops) == 2  # of the function itself
+
+
+def test_nibbles_that_are_multiplied_apart_count_once():
+    nibbles = ["vpmaddubsw %ymm0, %ymm1, %ymm2"] * 2
+    assert asm.Loop(1, nibbles, 0, "run_small").macs == 64
+    assert asm.Loop(1, [*nibbles, "vpmaddwd %ymm2, %ymm3, %ymm4"], 0, "run_bytes").macs == 32
+
+
 def test_main_loops_are_the_largest_of_their_height():
     loops = [asm.Loop(1, ["smmla"] * 4, 0), asm.Loop(1, ["smmla"], 0), asm.Loop(2, ["smmla"] * 2, 0)]
     assert asm.main_loops(loops) == [loops[0], loops[2]]
+    others = [loop._replace(function="run_packed_u4") for loop in loops]
+    assert asm.main_loops(loops + others) == [loops[0], loops[2], others[0], others[2]]
 
 
 @pytest.mark.parametrize("usage, cycles", [
@@ -118,13 +134,20 @@ def kernel(request):
         asm.find_llvm("llvm-mca")
     except SystemExit as error:
         pytest.skip(str(error))
-    return ["--isa", request.param, "--cc", cc]
+    return ["--op", "gemm_s8", "--isa", request.param, "--cc", cc]
 
 
 def test_a_shipped_kernel_does_not_spill(kernel, capsys):
     assert asm.main(kernel) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
     assert [row[0] for row in rows][-1] in ("4", "6") and all(row[5] == "0" for row in rows)
+
+
+def test_a_shipped_kernel_of_blocks_does_not_spill(kernel, capsys):
+    assert asm.main(["--op", "gemm_grouped", *kernel[2:], "--rows", "3"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+    assert {row[0] for row in rows} == {"run_bytes", "run_small", "run_packed_u8", "run_packed_u4", "run_packed_u2"}
+    assert all(row[1] == "3" and row[6] == "0" for row in rows)
 
 
 def test_spills_are_seen(kernel, capsys):
@@ -141,7 +164,8 @@ def test_mca_is_below_the_bound(kernel, capsys):
 
 
 def test_show_prints_the_loop(kernel, capsys):
-    assert asm.main([*kernel[2:], "--show", kernel[1], "--rows", "4"]) == 0
+    isa = kernel[3]
+    assert asm.main([*kernel[:2], *kernel[4:], "--show", isa, "--rows", "4"]) == 0
     instructions = capsys.readouterr().out.splitlines()
     assert sum(bool(asm.macs_of(text)) for text in instructions if text) >= 8
 

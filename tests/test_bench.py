@@ -15,10 +15,12 @@ from qkernels.__main__ import bench_module, main
 
 cli = bench_module()
 from qkernels.bench import compare, measure, workers  # noqa: E402
+from qkernels.bench.int8 import Int8Problem  # noqa: E402
 from qkernels.bench.peers import OTHERS, PEERS  # noqa: E402
 from qkernels.bench.peers.machine import aligned_bytes  # noqa: E402
 from qkernels.bench.peers.peer import Peer  # noqa: E402
-from qkernels.bench.problem import PRODUCTS, Problem, WrongResult  # noqa: E402
+from qkernels.bench.problem import WrongResult  # noqa: E402
+from qkernels.bench.suites import PROBLEMS  # noqa: E402
 
 pytestmark = pytest.mark.any_isa
 ROOT = Path(__file__).parents[1]
@@ -34,7 +36,7 @@ def test_command_line(tmp_path):
     result = json.loads(path.read_text("utf-8"))
     assert result["cpu"] in done.stdout and result["rounds"] == 2
     assert "numpy-float32" in result["peers"]
-    assert set(result["peers"]) | set(result["missing"]) == set(OTHERS)
+    assert set(result["peers"]) | set(result["missing"]) == {name for name in OTHERS if PEERS[name].offers("int32")}
     for name in result["missing"]:
         assert f"{name}: not installed: pip install {' '.join(PEERS[name].requires)}\n" in done.stdout
 
@@ -48,21 +50,22 @@ def test_command_line(tmp_path):
     assert table[1].split()[:4] == ["M", "N", "K", "us"] and table[2].split()[:3] == ["3", "20", "10"]
 
 
-def test_own_products_are_right_on_each_isa(isa):
-    problem = Problem(5, 37, 70)
-    for product in PRODUCTS:
-        PEERS["qkernels"](1).check(product, problem, getattr(PEERS["qkernels"](1), product)(problem)())
+@pytest.mark.parametrize("product", PROBLEMS)
+def test_own_products_are_right_on_each_isa(product, isa):
+    problem, own = PROBLEMS[product](product, (5, 37, 70)), PEERS["qkernels"](1)
+    own.check(problem, own.prepare(problem)())
 
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["bench", "--help"])
     text = capsys.readouterr().out
-    assert stop.value.code == 0 and all(product in text for product in PRODUCTS) and "--worker" not in text
+    assert stop.value.code == 0 and all(product in text for product in PROBLEMS) and "--worker" not in text
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--shape", "1", "2", "0"], ["--seconds", "inf"],
-                                       ["--threads", "none"], ["--peers", "qkernels"], ["--product", "int4"]])
+                                       ["--threads", "none"], ["--peers", "qkernels"], ["--product", "int3"],
+                                       ["--suite", "int4"]])
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["bench", *arguments])
@@ -137,6 +140,7 @@ def test_figures_and_a_peer_that_dies(monkeypatch):
     assert row["results"]["qkernels"]["speed"] == pytest.approx(300)
     assert row["results"]["numkong"] == {"error": "its process ended with code -11"}
     assert "torch-x86" not in row["results"]  # has no int32 product
+    assert row["b_bytes"] == 64
     assert again["of_bandwidth"] is None and "bandwidth" not in again["results"]
     assert started.count("numkong") == 2 and started.count("qkernels") == 1
 
@@ -200,19 +204,20 @@ def test_rest_notices_a_thread_that_spins(monkeypatch):
 
 
 def test_check_of_results():
-    problem = Problem(4, 300, 50)
+    problem = Int8Problem("int32", (4, 300, 50))
     exact = problem.a_s8.astype(np.int32) @ problem.b_s8.astype(np.int32)
     real = (problem.x @ problem.w).astype(np.float32)
     steps = np.clip(np.rint(real / problem.out_scale), -128, 127)
     for product, right in (("int32", exact), ("float32", real), ("dynamic", real), ("int8", steps.astype(np.int8)),
                            ("int8", (steps + 128).astype(np.uint8))):
-        problem.check(product, right)
+        problem.product = product
+        problem.check(right)
         off = right.copy()
         off[2, -1] += 2 if right.dtype.itemsize == 1 else 1
         with pytest.raises(WrongResult):
-            problem.check(product, off)
+            problem.check(off)
         with pytest.raises(WrongResult, match="shape"):
-            problem.check(product, right[:, :-1])
+            problem.check(right[:, :-1])
 
 
 def test_read_loop(isa):

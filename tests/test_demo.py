@@ -9,6 +9,7 @@ import pytest
 
 from qkernels import demo
 from qkernels.__main__ import main
+from qkernels.demo_linears import DYNAMIC_INT8, Float32Linear, Scheme
 from qkernels.minilm import LINEARS, Encoder, gelu
 
 pytestmark = pytest.mark.any_isa
@@ -88,7 +89,7 @@ def plain_bert(tensors, ids):
 
 
 def test_float32_encoder_equals_a_plain_one(tensors):
-    encoder = Encoder(tensors, CONFIG, demo.Float32Linear)
+    encoder = Encoder(tensors, CONFIG, Float32Linear)
     expected = [plain_bert(tensors, ids) for ids in IDS]
     got = encoder(IDS)  # padded to the longest: the mask matters
     assert got.dtype == np.float32
@@ -97,11 +98,21 @@ def test_float32_encoder_equals_a_plain_one(tensors):
     assert 0 < encoder.linear_seconds < 10
 
 
-def test_int8_encoder_is_close_and_smaller(tensors, isa):
-    float32, int8 = (Encoder(tensors, CONFIG, c) for c in (demo.Float32Linear, demo.Int8Linear))
-    (a, b), times = demo.encode_in_turns([float32, int8], [IDS, IDS[:2]], 2, lambda: None)
+@pytest.mark.parametrize(
+    "scheme, cosine",
+    [
+        (DYNAMIC_INT8, 0.9995),
+        (Scheme("int8", None, True, "float32"), 0.9995),
+        (Scheme("int4", 32, False, "int8"), 0.98),
+        (Scheme("int4", 32, False, "float32"), 0.98),
+        (Scheme("int2", 32, False, "float32"), 0.5),
+    ],
+)
+def test_quantized_encoder_is_close(tensors, isa, scheme, cosine):
+    encoders = [Encoder(tensors, CONFIG, make) for make in (Float32Linear, scheme.make_linear)]
+    (a, b), times = demo.encode_in_turns(encoders, [IDS, IDS[:2]], 2, lambda: None)
     assert a.shape == b.shape == (6, 32)
-    assert (np.einsum("ij,ij->i", a, b) > 0.99).all()
+    assert (np.einsum("ij,ij->i", a, b) > cosine).all()
     assert not np.array_equal(a, b)
     assert all(0 < linear < total for total, linear in times)
 

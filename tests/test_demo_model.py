@@ -12,6 +12,7 @@ import pytest
 
 from qkernels import demo
 from qkernels.__main__ import main
+from qkernels.demo_linears import COMPARED, Float32Linear
 from qkernels.minilm import Encoder, load_model, tokenize
 
 pytestmark = pytest.mark.skipif(
@@ -34,7 +35,7 @@ EMBEDDINGS = [
 
 def test_embeddings_equal_sentence_transformers():
     folder = demo.find_model()
-    encoder = Encoder(*load_model(folder), demo.Float32Linear)
+    encoder = Encoder(*load_model(folder), Float32Linear)
     ids = tokenize(folder, SENTENCES)
     assert max(map(len, ids)) == 256
     np.testing.assert_allclose(encoder(ids)[:, :6], EMBEDDINGS, atol=3e-6)
@@ -55,6 +56,42 @@ def test_demo_meets_its_bars_in_a_pipe(tmp_path):
     assert "exception" in figures["most_similar"][0]["sentence"].lower()
     for text in (figures["isa"], *(hit["sentence"] for hit in figures["most_similar"])):
         assert text in done.stdout
+
+
+def test_comparison_meets_its_bars(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [*DEMO, "--compare", "--repeat", "1", "--json", path]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    figures = json.loads(path.read_text("utf-8"))
+    rows = {tuple(row["scheme"].values()): row for row in figures["compared"]}
+    assert tuple(rows) == COMPARED
+    for (weights, group, symmetric, activations), row in rows.items():
+        bits = int(weights[3:])
+        parameters = 0 if group is None else (16 if symmetric else 16 + bits) / group
+        assert 0 <= row["bits_per_weight"] - bits - parameters < 0.2
+        assert row["cosine_worst"] < row["cosine_mean"]
+        assert f"{row['cosine_mean']:.4f}" in done.stdout
+    assert rows["int8", None, True, "int8"]["cosine_mean"] >= 0.995
+    assert rows["int8", None, True, "float32"]["cosine_mean"] >= 0.999
+    for activations in ("int8", "float32"):
+        assert rows["int4", 32, False, activations]["cosine_mean"] >= 0.965
+
+
+def test_low_bit_weights_and_a_query(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [*DEMO, "--weights", "int4", "--group", "64", "--activations", "float32", "--symmetric"]
+    command += ["--query", "exception", "--top", "2", "--limit", "50", "--repeat", "1", "--json", path]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and done.stderr == ""
+    figures = json.loads(path.read_text("utf-8"))
+    assert figures["scheme"] == {
+        "weights": "int4", "group_size": 64, "symmetric": True, "activations": "float32"}
+    assert 4.25 <= figures["int4"]["bits_per_weight"] < 4.3
+    assert figures["int4"]["weight_bytes"] < figures["float32"]["weight_bytes"] / 7
+    assert len(figures["most_similar"]) == 2
+    assert "int4 g64" in done.stdout and "activations: float32" in done.stdout
 
 
 def test_sentences_from_standard_input():

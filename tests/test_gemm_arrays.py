@@ -139,8 +139,10 @@ def test_foreign_tensors(isa, wrap):
     small = np.clip(q, -8, 7)
     assert_same(qkernels.pack(wrap(small), 4), ref.pack(small, 4))
     assert_same(qkernels.unpack(wrap(ref.pack(small, 4)), 4, 8), small)
-    assert_same(qkernels.linear(wrap(x), qkernels.quantize_weight(wrap(x), "int8")),
-                ref.linear(x, *ref.quantize_weight_int8(x)))  # fmt: skip
+    qw = qkernels.quantize_weight(wrap(x), "int8")
+    assert_same(qkernels.linear(wrap(x), qw, wrap(scale)), ref.linear(x, ref.quantize_weight(x), scale))
+    ready = qkernels.QuantizedWeight.from_int4(wrap((small + 8).view(np.uint8)), wrap(scale), wrap(np.uint8([8, 7, 9])))
+    assert_same(ready.dequantize(), ref.dequantize(small, scale, np.int8([0, -1, 1]), axis=0))
 
 
 def test_packed_b(isa):

@@ -1,4 +1,4 @@
-"""One number for int8_gemm and requantization: the same bytes on every ISA and architecture.
+"""One number for int8_gemm, requantization and linear: the same bytes on every ISA and architecture.
 
 The digests are frozen. The oracle reproduces them, and so must each kernel, on x86 and on Arm.
 """
@@ -9,6 +9,7 @@ import itertools
 import cases
 import numpy as np
 import pytest
+from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
 from qkernels import ref
@@ -23,6 +24,7 @@ DIGESTS = {
     "float32": "da7f902f770803121d1f058bb5509ace46400242abe269b404c9ec96ed409d3b",
     "float": "f578dd5ed021bb3d71a79c246b574f3ad50da260eaaabcd24dff8269f857eae3",
     "fixed": "a3e927a00bbecb0974c4804ab07be6d40e0c98a7291399050798a933d6f61aa4",
+    "linear": "feacca61471a7476195268b953205842cb52d8c5ceafda241c74c25452cd7f54",
     "long": "c75d0acaac09fed5d73835b0fc0006c5ee380392ddd5898d8ef521c5cff3f18a",
 }
 
@@ -95,10 +97,26 @@ def case_set(kind):
     return calls(kind)
 
 
+def layers(module):
+    """The results of linear, with a weight of each kind in each way."""
+    for seed, kind in enumerate(KINDS):
+        for m, n, k in [(1, 19, 300), (7, 65, 100), (3, 5, 1)]:
+            w = weight(seed, n, k, *kind)
+            w = w if module is ref else packed(w)
+            x, bias = cases.floats(seed, (m, k), 4.0), cases.floats(seed + 1, (n,))
+            for mode in MODES:
+                yield module.linear(x, w, bias, activation="relu" if seed % 2 else None, **mode)
+
+
+def results(module, kind):
+    if kind == "linear":
+        return layers(module)
+    return (module.int8_gemm(*args, **options) for args, options in case_set(kind))
+
+
 def digest(module, kind):
     hashed = hashlib.sha256()
-    for args, options in case_set(kind):
-        y = module.int8_gemm(*args, **options)
+    for y in results(module, kind):
         hashed.update(f"{y.dtype.name}{y.shape}".encode())
         hashed.update(y.astype(y.dtype.newbyteorder("<")).tobytes())
     return hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""This package."""
+"""This package: what is measured, and its int8 product as a yardstick for weights in fewer bits."""
 
 from functools import partial
 
@@ -35,6 +35,28 @@ class Qkernels(Peer):
         return self.int8(p, requant="fixed")
 
     def dynamic(self, p):
-        state = {"format": "int8", "q": p.b_s8.T, "scales": p.b_scales}
-        weight = qkernels.QuantizedWeight.from_state(state)
+        codes = p.b_s8.T.view(np.uint8) ^ 128  # 0.0 is code 128
+        weight = qkernels.QuantizedWeight("int8", codes, p.b_scales)
         return partial(qkernels.linear, p.x, weight, out=np.empty((p.m, p.n), np.float32))
+
+    def int4(self, p):
+        weight = qkernels.QuantizedWeight(f"int{p.bits}", p.codes, p.scales, p.zero_points, p.group_size)
+        return partial(qkernels.linear, p.x, weight, activations=p.activations, out=np.empty((p.m, p.n), np.float32))
+
+    int4_float32 = int4_asymmetric = int8_grouped = int8_float32 = int2 = int4
+
+
+class Int8Gemm(Peer):
+    """Both sides int8 with one scale for x and one a channel for the weight, and quantized before."""
+
+    name = "int8_gemm"
+    is_rival = False
+
+    def int4(self, p):
+        x, x_scale, x_zero_point = qkernels.dynamic_quantize(p.x)
+        scales = qkernels.choose_qparams(p.w, axis=1).scale
+        b = qkernels.pack_b(qkernels.quantize(p.w, scales, axis=1))
+        return partial(qkernels.int8_gemm, x, b, x_scale * scales, a_zero_point=x_zero_point,
+                       out=np.empty((p.m, p.n), np.float32))
+
+    int4_asymmetric = int8_grouped = int2 = int4

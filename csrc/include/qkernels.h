@@ -163,4 +163,44 @@ uint64_t qk_gemm_peak(uint64_t rounds);
 enum { QK_READ_BLOCK = 1024 };
 uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds);
 
+/* ----------------------------------------------------------------------------------- low-bit weights, linear */
+
+/* A weight [N][K] as unsigned codes, one a byte: real = scale * (code - zero point). A row is cut into groups of `group` values
+ * along k that share a scale and a zero point; group 0 is one group a row. group is a multiple of 32. */
+typedef struct qk_weight {
+    size_t n, k, group;
+    int bits;                   /* 8, 4 or 2 */
+    int scale_bytes;            /* 2: float16; 4: float32 */
+    const uint8_t *codes;       /* [N][K] */
+    const void *scales;         /* [N][groups] */
+    const uint8_t *zero_points; /* [N][groups], or NULL: 2**(bits - 1) everywhere */
+} qk_weight;
+
+/* Packed for the selected ISA's kernel: one flat buffer of qk_packed_weight_size bytes, aligned to 64. */
+qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes);
+qk_status qk_pack_weight(const qk_weight *weight, void *packed);
+/* The original codes, scales and zero points; any ISA's layout. */
+void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points);
+/* The ISA whose layout `packed` has. */
+int qk_packed_weight_isa(const void *packed);
+
+/* How the rows of x enter a product: as int8 with one scale a row or a block of k, or exactly, as float32. */
+typedef enum qk_rows { QK_ROWS_INT8, QK_ROWS_INT8_BLOCKS, QK_ROWS_FLOAT32 } qk_rows;
+
+typedef enum qk_activation { QK_CLAMP, QK_GELU, QK_SILU } qk_activation;
+
+typedef struct qk_linear_args {
+    const float *x; /* [M][K], C-contiguous */
+    size_t m;
+    const void *weight; /* packed */
+    qk_rows rows;
+    const float *bias; /* [N] or NULL */
+    qk_activation activation;
+    float low, high; /* of QK_CLAMP; infinities for none */
+    float *out;      /* [M][N], C-contiguous */
+} qk_linear_args;
+
+/* out = activation(x W' + bias). On an error out is unspecified. */
+qk_status qk_linear(const qk_linear_args *args);
+
 #endif

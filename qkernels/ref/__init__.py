@@ -14,10 +14,11 @@ from .affine import (
 )
 from .gemm import int8_gemm
 from .packing import pack, unpack
-from .weights import linear, quantize_weight_int8
+from .weights import Weight, linear, quantize_weight
 
 __all__ = [
     "QParams",
+    "Weight",
     "choose_qparams",
     "dequantize",
     "dynamic_quantize",
@@ -26,6 +27,6 @@ __all__ = [
     "linear",
     "pack",
     "quantize",
-    "quantize_weight_int8",
+    "quantize_weight",
     "unpack",
 ]

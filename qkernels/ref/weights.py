@@ -1,21 +1,181 @@
-"""Quantized weights and the linear layer on top of them."""
+"""Weights in few bits with scales by group along k, and the linear layer: integer sums a block of k, each scaled and
+added in float32."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from .affine import choose_qparams, dynamic_quantize, quantize
-from .gemm import int8_gemm
+from . import activation as smooth
+from .affine import SMALLEST_SCALE, choose_qparams, dequantize, dynamic_quantize, quantize
+from .gemm import ACTIVATIONS
+
+# The parts of a group's range that method "mse" tries.
+SHRINKS = np.float32([1 - i / 40 for i in range(33)])
+SMOOTH = {"gelu": smooth.gelu, "silu": smooth.silu}
+SPLIT_LIMIT = 254 * 254 * 127.5 - 1  # of a number whose highest digit in base 254 is rounded to 127 at most
 
 
-def quantize_weight_int8(w):
-    """w [N, K] to (q, scales): symmetric, one scale for each output channel."""
-    scales = choose_qparams(w, "int8", axis=0, symmetric=True).scale
-    return quantize(w, scales, dtype="int8", axis=0), scales
+class Weight(NamedTuple):
+    """W[n, k] = scale * (code - zero point)."""
+
+    codes: np.ndarray  # uint8 [N, K]
+    scales: np.ndarray  # float16 or float32 [N, G]
+    zero_points: np.ndarray | None  # uint8 [N, G]; None where all are 2**(bits - 1)
+    bits: int
+    group_size: int | None  # values along k that share a scale; None: one scale a row, G = 1
+
+    def dequantize(self):
+        """float32(code - zero point) * float32(scale)."""
+        zero_points = np.asarray(2 ** (self.bits - 1)) if self.zero_points is None else self.zero_points
+        size = self.codes.shape[1] if self.group_size is None else self.group_size
+        return dequantize(self.codes, self.scales.astype(np.float32), zero_points, group_size=size)
 
 
-def linear(x, q, scales, bias=None, activation=None):
-    """x [..., K] times the transposed weight; each row of x gets its own int8 scale."""
+def quantize_weight(
+    w, format="int8", *, group_size=None, symmetric=True, method="minmax", scale_dtype="float16", full_range=False
+):
+    """w [N, K] to a Weight."""
+    bits = int(format.removeprefix("int"))
+    dtype = f"uint{bits}"
+    n, k = w.shape
+    count = 1 if group_size is None else -(-k // group_size)
+    size = k if count == 1 else group_size
+    # A row for each group. Zeros may fill the last one up: they become 0.0 whatever the scale.
+    padded = np.zeros((n, count * size), np.float32)
+    padded[:, :k] = w
+    groups = padded.reshape(n * count, size)
+    low, high = groups.min(axis=1, initial=np.float32(0)), groups.max(axis=1, initial=np.float32(0))
+
+    least = np.full(n * count, np.inf)
+    codes = np.zeros(groups.shape, np.uint8)
+    scales, zero_points = np.zeros(n * count, scale_dtype), np.zeros(n * count, np.uint8)
+    for shrink in SHRINKS if method == "mse" else SHRINKS[:1]:
+        ends = np.stack([low * shrink, high * shrink], axis=1)
+        params = choose_qparams(ends, dtype, axis=0, symmetric=symmetric, full_range=full_range)
+        scale = stored(params.scale, scale_dtype)
+        # The zero point belongs to the scale as it is stored: the code where the lower end becomes 0.
+        zero = params.zero_point if symmetric else quantize(-ends[:, 0], scale, dtype=dtype, axis=0)
+        code = quantize(groups, scale, zero, dtype=dtype, axis=0)
+        error = sum_of_squares(dequantize(code, scale, zero, axis=0) - groups)
+        better = (error < least) | (shrink == 1)
+        least[better] = error[better]
+        codes[better], scales[better], zero_points[better] = code[better], scale[better], zero[better]
+    codes = codes.reshape(n, count * size)[:, :k]
+    zero_points = None if symmetric else zero_points.reshape(n, count)
+    return Weight(codes, scales.reshape(n, count), zero_points, bits, group_size)
+
+
+def stored(scale, dtype):
+    """Rounded to the type that scales are stored in, and never to 0."""
+    with np.errstate(all="ignore"):
+        return np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal)
+
+
+def sum_of_squares(x):
+    """Of each row of float32 numbers, in float64: the upper half is added to the lower until one is left."""
+    squares = np.square(x, dtype=np.float64)
+    while squares.shape[1] > 1:
+        half = -(-squares.shape[1] // 2)
+        lower, upper = squares[:, :half].copy(), squares[:, half:]
+        lower[:, : upper.shape[1]] += upper
+        squares = lower
+    return squares.sum(axis=1)
+
+
+def linear(x, weight, bias=None, *, activations="int8", activation_scales="row", activation=None):
+    """x [..., K] times the transposed Weight [N, K]."""
     x = np.asarray(x, np.float32)
-    rows = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
-    x_q, x_scales, _ = dynamic_quantize(rows, axis=0, dtype="int8", symmetric=True)
-    y = int8_gemm(x_q, q.T, scales, row_scales=x_scales, bias=bias, activation=activation)
-    return y.reshape(x.shape[:-1] + (q.shape[0],))
+    n, k = weight.codes.shape
+    rows = x.reshape(int(np.prod(x.shape[:-1])), k)
+    block = block_size(k, weight.group_size)
+    row_scales = np.ones(len(rows), np.float32)
+    if activations == "float32":
+        parts = split(rows, block)
+    elif activation_scales == "group":
+        scales = choose_qparams(rows, group_size=block).scale
+        parts = [(quantize(rows, scales, group_size=block), scales)]
+    else:
+        q, row_scales, _ = dynamic_quantize(rows, axis=0, dtype="int8", symmetric=True)
+        parts = [(q, None)]
+
+    sums = [sum_blocks(q, scales, weight, block) for q, scales in parts]
+    bias = np.full(n, np.float32(-0.0)) if bias is None else np.asarray(bias, np.float32)
+    with np.errstate(all="ignore"):
+        y = sums[0]
+        for more in sums[1:]:
+            y = y + more
+        y = y * row_scales[:, None] + bias
+    if isinstance(activation, str) and activation in SMOOTH:
+        y = SMOOTH[activation](y).astype(np.float32)  # the kernels come close to this; all else is the same bits
+    elif activation is not None:
+        low, high = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+        y = np.where(y < np.float32(low), np.float32(low), y)
+        y = np.where(y > np.float32(high), np.float32(high), y)
+    return y.reshape(x.shape[:-1] + (n,))
+
+
+def block_size(k, group_size):
+    """How many values along k are summed as integers: a multiple of 32, at most 256, and none of two groups."""
+    if group_size is None or group_size >= k:
+        blocks = max(-(-k // 256), 1)
+        return max(-(-k // (32 * blocks)), 1) * 32
+    return max(size for size in range(32, 257, 32) if group_size % size == 0)
+
+
+def sum_blocks(q, q_scales, weight, block):
+    """fma(float32(sum of a block) [* scale of q], scale of the weight, what the blocks before gave)."""
+    n, k = weight.codes.shape
+    total = np.zeros((len(q), n), np.float32)
+    for b, start in enumerate(range(0, k, block)):
+        part = slice(start, start + block)
+        group = 0 if weight.group_size is None else start // weight.group_size
+        zero = 2 ** (weight.bits - 1)
+        if weight.zero_points is not None:
+            zero = weight.zero_points[:, group, None].astype(np.int64)
+        acc = q[:, part].astype(np.int64) @ (weight.codes[:, part].astype(np.int64) - zero).T
+        with np.errstate(all="ignore"):
+            factor = acc.astype(np.float32)
+            if q_scales is not None:
+                factor = factor * q_scales[:, b, None]
+            total = fma(factor, weight.scales[:, group].astype(np.float32), total)
+    return total
+
+
+def fma(a, b, c):
+    """a * b + c in float32, rounded once.
+
+    The product of two float32 is exact in float64. The sum s is rounded there to the nearest, and `error`, what that
+    left out, is exact, too (Knuth's TwoSum). Rounded to odd instead, that is to the neighbor whose last bit is 1 where
+    it is not exact, s rounds to float32 as the exact sum does, since float64 has more than two bits to spare (Boldo and
+    Melquiond, Emulation of FMA and correctly rounded sums, IEEE Transactions on Computers 57, 2008).
+    """
+    product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    with np.errstate(all="ignore"):
+        s = product + c
+        virtual = s - product
+        error = (product - (s - virtual)) + (c - virtual)
+        is_even = s.view(np.int64) & 1 == 0
+        odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
+        return np.where(np.isfinite(s) & (error != 0) & is_even, odd, s).astype(np.float32)
+
+
+def split(x, block):
+    """Rows of floats as three int8 numbers each, and what these are worth: x = high * (254 * 254 * step) + middle *
+    (254 * step) + low * step, the step being a power of two for each block."""
+    m, k = x.shape
+    blocks = -(-k // block)
+    padded = np.zeros((m, blocks * block), np.float32)
+    padded[:, :k] = x
+    largest = np.abs(padded).reshape(m, blocks, block).max(axis=2)
+    # The least power of two, and no subnormal one, in whose steps the largest value is within the limit.
+    fraction, exponent = np.frexp(np.maximum(largest, SMALLEST_SCALE) / np.float64(SPLIT_LIMIT))
+    exponent = np.maximum(np.where(fraction == 0.5, exponent - 1, exponent), -126)
+    step = np.ldexp(np.float32(1), exponent)
+
+    base = np.float32(254)
+    steps = np.rint(x / np.repeat(step, block, axis=1)[:, :k])
+    high = np.rint(steps * (np.float32(1) / (base * base)))
+    rest = steps - high * (base * base)
+    middle = np.rint(rest * (np.float32(1) / base))
+    low = rest - middle * base
+    return [(high, step * (base * base)), (middle, step * base), (low, step)]

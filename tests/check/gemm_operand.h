@@ -63,6 +63,9 @@ qk_gemm_tile tile_of(const operand *a, const operand *b, size_t m, size_t n);
 void check_gemm_packers(qk_gemm_s8_type *g);
 void check_gemm_run_store(qk_gemm_s8_type *g);
 
+/* Operations a nanosecond of the kernel's own multiply instruction, on registers alone. */
+double gemm_peak(qk_gemm_s8_type *g);
+
 /* Time run_store with float32 output. */
 stopwatch time_gemm_run_store(qk_gemm_s8_type *g, const qk_gemm_tile *tile);
 

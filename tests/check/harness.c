@@ -89,6 +89,11 @@ void begin_timing(const kernel_row *row)
     begin_case(AT_START, 0, "timing");
 }
 
+enum qk_isa timed_isa(void)
+{
+    return now.row->isa;
+}
+
 /* Written with write(2), which a signal handler may call. */
 static void put(const char *text)
 {

@@ -23,6 +23,9 @@ typedef struct kernel_row {
     kernel_pointer kernel;
 } kernel_row;
 
+/* The row of a slot and an ISA, or NULL. */
+const kernel_row *row_of(enum qk_slot slot, enum qk_isa isa);
+
 #define ORACLE(row, slot, plain) ((row)->isa == QK_ISA_scalar ? (plain) : qk_##slot##_scalar)
 
 /* --------------------------------------------------------------------------------------------------- cases */
@@ -54,6 +57,7 @@ void begin_variant(const char *shape, ...) __attribute__((format(printf, 1, 2)))
 
 /* The same for timing a row: messages and data are as at its first case. */
 void begin_timing(const kernel_row *row);
+enum qk_isa timed_isa(void);
 
 /* Print the case with a message and leave the row. */
 _Noreturn void fail(const char *message, ...) __attribute__((format(printf, 1, 2)));
@@ -160,8 +164,9 @@ typedef struct timing {
     double ns, spread; /* of a call: median; distance of the quartiles, relative to it */
     double work;       /* of a call */
     work_unit unit;
-    double peak;   /* work a ns of the instruction behind it, or 0 where that says nothing */
-    double stored; /* work a ns when float32 output is stored, too, or 0 where the kernel does not */
+    double peak;  /* work a ns of the instruction behind it, or 0 where that says nothing */
+    double other; /* work a ns of another entry of the kernel's descriptor, or 0 */
+    const char *other_name;
 } timing;
 
 int keep_timing(stopwatch *w);

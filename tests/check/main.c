@@ -14,6 +14,14 @@ static const kernel_row rows[] = {
 };
 enum { ROW_COUNT = sizeof rows / sizeof *rows };
 
+const kernel_row *row_of(enum qk_slot slot, enum qk_isa isa)
+{
+    for (int r = 0; r < ROW_COUNT; r++)
+        if (rows[r].slot == slot && rows[r].isa == isa)
+            return &rows[r];
+    return NULL;
+}
+
 static const struct slot_check {
     void (*check)(const kernel_row *row);
     timing (*bench)(kernel_pointer kernel);
@@ -51,9 +59,8 @@ static timing time_row(const kernel_row *row)
 static timing scalar_timing(enum qk_slot slot)
 {
     static timing known[QK_SLOT_COUNT];
-    for (int r = 0; r < ROW_COUNT && known[slot].ns == 0; r++)
-        if (rows[r].slot == slot && rows[r].isa == QK_ISA_scalar)
-            known[slot] = time_row(&rows[r]);
+    if (known[slot].ns == 0)
+        known[slot] = time_row(row_of(slot, QK_ISA_scalar));
     return known[slot];
 }
 
@@ -67,8 +74,8 @@ static void bench_row(const kernel_row *row)
            50 * t.spread, speed / scalar_speed);
     if (t.peak > 0)
         printf("  %5.1f %% of peak", 100 * speed / t.peak);
-    if (t.stored > 0)
-        printf(", %5.1f %% storing float32", 100 * t.stored / t.peak);
+    if (t.other > 0)
+        printf(", %5.1f %% %s", 100 * t.other / t.peak, t.other_name);
     printf("\n");
     fflush(stdout);
 }

@@ -19,6 +19,7 @@ import cases  # noqa: E402
 from qkernels import ref  # noqa: E402
 
 DTYPES = ["int8", "uint8", "int4", "uint4", "int2", "uint2"]
+STATE_ENTRIES = ("codes", "scales", "zero_points", "format", "group_size")
 
 
 def outputs(result):
@@ -119,10 +120,52 @@ def requant():
                     yield name, "int8_gemm", more, {**options, "out_scale": 1.0}
 
 
+def weights():
+    """Weights as quantize_weight makes them, and products with weights as states hold them."""
+    w = cases.floats(1, (17, 100), 0.3) ** 3
+    for format, bits in (("int8", 8), ("int4", 4), ("int2", 2)):
+        for group_size, symmetric in [(None, True), (32, True), (32, False), (64, False)]:
+            name = f"{format}-{group_size}-{'symmetric' if symmetric else 'asymmetric'}"
+            choice = {"format": format, "group_size": group_size, "symmetric": symmetric}
+            for method in ("minmax", "mse"):
+                yield f"quantize-{name}-{method}", "quantize_weight", {"w": w}, {**choice, "method": method}
+            scale_dtype = "float16" if group_size else "float32"
+            got = ref.quantize_weight(w, **choice, scale_dtype=scale_dtype)
+            codes = got.codes if bits == 8 else ref.pack(got.codes, bits)
+            state = {"codes": codes, "scales": got.scales if group_size else got.scales[:, 0]}
+            if not symmetric:
+                state["zero_points"] = got.zero_points
+            for activations, activation_scales in [("int8", "row"), ("int8", "group"), ("float32", "row")]:
+                values = {**state, "x": cases.floats(2, (3, 100), 5.0), "bias": cases.floats(3, (17,))}
+                options = {"format": format, "group_size": group_size or 0, "activations": activations}
+                options |= {"activation_scales": activation_scales, "activation": "relu" if symmetric else None}
+                yield f"linear-{name}-{activations}-{activation_scales}", "linear", values, options
+
+
+def weight_of(module, x, codes, scales, format, group_size, zero_points=None):
+    """The weight that the entries of a state describe."""
+    n, k = len(codes), x.shape[-1]
+    if module is ref:
+        bits = int(format.removeprefix("int"))
+        plain = codes if bits == 8 else ref.unpack(codes, bits, k, signed=False)
+        return ref.Weight(plain, scales.reshape(n, -1), zero_points, bits, group_size or None)
+    state = {"version": 1, "format": format, "shape": (n, k), "group_size": group_size}
+    state |= {"codes": codes, "scales": scales}
+    if zero_points is not None:
+        state["zero_points"] = zero_points
+    return module.QuantizedWeight.from_state(state)
+
+
 def call(module, function, values, options):
     """Run one case on a module that offers the functions."""
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return outputs(getattr(module, function)(**values, **options))
+    if function == "linear":
+        parts = {k: v for k, v in {**values, **options}.items() if k in STATE_ENTRIES}
+        weight = weight_of(module, values["x"], **parts)
+        more = {k: v for k, v in options.items() if k not in STATE_ENTRIES}
+        return outputs(module.linear(values["x"], weight, values["bias"], **more))
+    result = getattr(module, function)(**values, **options)
+    return outputs(result.packed.unpack() if hasattr(result, "packed") else result)
 
 
 def freeze(family):
@@ -165,7 +208,7 @@ def load(path):
 
 
 def main():
-    for family in (affine, packing, gemm, requant):
+    for family in (affine, packing, gemm, requant, weights):
         path, count = freeze(family)
         print(f"{path.name}: {count} cases, {path.stat().st_size} bytes")
 

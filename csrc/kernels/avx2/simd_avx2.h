@@ -28,6 +28,7 @@ static inline vf vf_load_part(const float *p, size_t n) { return _mm256_maskload
 static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 static inline void vf_store_part(float *p, vf x, size_t n) { _mm256_maskstore_ps(p, lanes_below(n), x); }
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
 static inline vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a * b, rounded once */
@@ -60,6 +61,13 @@ static inline vi vi_select(vi mask, vi yes, vi no) { return _mm256_blendv_epi8(n
 static inline vi vi_shift_left(vi x, vi n) { return _mm256_sllv_epi32(x, n); }
 static inline vi vi_shift_right(vi x, vi n) { return _mm256_srav_epi32(x, n); } /* arithmetic */
 static inline int vi_any(vi x) { return !_mm256_testz_si256(x, x); }
+
+static inline int32_t vi_largest(vi x)
+{
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
 
 /* floor((a * b + 2**30) / 2**31): 64-bit products of the even and of the odd lanes. */
 static inline vi vi_rounding_high_mul(vi a, vi b)

@@ -23,6 +23,7 @@ static inline vf vf_load_part(const float *p, size_t n) { return _mm512_maskz_lo
 static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 static inline void vf_store_part(float *p, vf x, size_t n) { _mm512_mask_storeu_ps(p, lanes_below(n), x); }
 static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); } /* a * b + c, rounded once */
 static inline vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a * b, rounded once */
@@ -58,6 +59,7 @@ static inline vi vi_select(vi mask, vi yes, vi no)
 static inline vi vi_shift_left(vi x, vi n) { return _mm512_sllv_epi32(x, n); }
 static inline vi vi_shift_right(vi x, vi n) { return _mm512_srav_epi32(x, n); } /* arithmetic */
 static inline int vi_any(vi x) { return _mm512_test_epi32_mask(x, x) != 0; }
+static inline int32_t vi_largest(vi x) { return _mm512_reduce_max_epi32(x); }
 
 /* floor((a * b + 2**30) / 2**31): 64-bit products of the even and of the odd lanes. */
 static inline vi vi_rounding_high_mul(vi a, vi b)

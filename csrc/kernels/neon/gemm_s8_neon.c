@@ -24,6 +24,7 @@
  */
 #include "kernels.h"
 #include "kernels/neon/in_order.h"
+#include "kernels/neon/multiply_neon.h"
 #include "kernels/pack_panel.h"
 #include "kernels/unroll.h"
 
@@ -40,12 +41,6 @@ static void pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, siz
         vst1_u8(group + KR / 2, vmvn_u8(vld1_u8(group + KR / 2)));
 }
 
-/* It pretends to read ab, so that ab keeps its register: gcc would copy a new value before the subtraction. */
-QK_INLINE void multiply_low(int16x8_t *ab_s16x8, int8x16_t a_s8x16, int8x16_t b_s8x16)
-{
-    __asm__ volatile("smull %0.8h, %1.8b, %2.8b" : "+w"(*ab_s16x8) : "w"(a_s8x16), "w"(b_s8x16));
-}
-
 QK_INLINE void subtract_high_product(int16x8_t *ab_s16x8, int8x16_t a_s8x16, int8x16_t b_s8x16)
 {
     __asm__ volatile("smlsl2 %0.8h, %1.16b, %2.16b" : "+w"(*ab_s16x8) : "w"(a_s8x16), "w"(b_s8x16));
@@ -54,11 +49,6 @@ QK_INLINE void subtract_high_product(int16x8_t *ab_s16x8, int8x16_t a_s8x16, int
 QK_INLINE void subtract_high(int16x8_t *surplus_s16x8, int8x16_t b_s8x16)
 {
     __asm__ volatile("ssubw2 %0.8h, %0.8h, %1.16b" : "+w"(*surplus_s16x8) : "w"(b_s8x16));
-}
-
-QK_INLINE void add_pairs(int32x4_t *acc_s32x4, int16x8_t ab_s16x8)
-{
-    __asm__ volatile("sadalp %0.4s, %1.8h" : "+w"(*acc_s32x4) : "w"(ab_s16x8));
 }
 
 /* The sums of a tile, and where its products pass through. */

@@ -1,10 +1,9 @@
 /* For GEMM loops whose instructions keep the order of the source.
  *
  * An in-order core (Cortex-A55) stands still where a load comes shortly before its first use, and compilers order
- * for cores that look ahead. So the multiplies of these loops are inline assembly, volatile, each register is loaded
- * a fixed number of them before the first that needs it, and QK_OPAQUE, volatile, too, keeps the load there. Being
- * changed in place, an accumulator is never copied either, as gcc does with intrinsics in long blocks. Cores that
- * look ahead lose nothing (bench/asm.py --arm).
+ * for cores that look ahead. So the multiplies and loads of these loops are inline assembly, volatile: each register is
+ * loaded a fixed number of multiplies before the first that needs it. Being changed in place, an accumulator is never
+ * copied either, as gcc does with intrinsics in long blocks. Cores that look ahead lose nothing (bench/asm.py --arm).
  */
 #ifndef QK_IN_ORDER_H
 #define QK_IN_ORDER_H
@@ -16,8 +15,8 @@
 /* 16 bytes, loaded at this place of the order. */
 QK_INLINE int8x16_t load_here(const int8_t *p)
 {
-    int8x16_t x_s8x16 = vld1q_s8(p);
-    QK_OPAQUE(x_s8x16);
+    int8x16_t x_s8x16;
+    __asm__ volatile("ldr %q0, %1" : "=w"(x_s8x16) : "m"(*(const int8x16_t *)p));
     return x_s8x16;
 }
 

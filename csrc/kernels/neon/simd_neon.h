@@ -28,6 +28,7 @@ static inline void vf_store_part(float *p, vf x, size_t n)
     memcpy(p, lanes, n * sizeof *p);
 }
 static inline vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
+static inline vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
 static inline vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); } /* a * b + c, rounded once */
 static inline vf vf_fnma(vf a, vf b, vf c) { return vfmsq_f32(c, a, b); } /* c - a * b, rounded once */
@@ -69,6 +70,7 @@ static inline vi vi_select(vi mask, vi yes, vi no) { return vbslq_s32(vreinterpr
 static inline vi vi_shift_left(vi x, vi n) { return vshlq_s32(x, n); }
 static inline vi vi_shift_right(vi x, vi n) { return vshlq_s32(x, vnegq_s32(n)); } /* arithmetic */
 static inline int vi_any(vi x) { return vmaxvq_u32(vreinterpretq_u32_s32(x)) != 0; }
+static inline int32_t vi_largest(vi x) { return vmaxvq_s32(x); }
 
 /* floor((a * b + 2**30) / 2**31) is what sqrdmulh computes: (2 * a * b + 2**31) >> 32; it saturates only where both
  * are INT32_MIN, and b >= 0. */

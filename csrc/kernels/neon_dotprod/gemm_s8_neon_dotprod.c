@@ -16,25 +16,13 @@
  */
 #include "kernels.h"
 #include "kernels/neon/in_order.h"
+#include "kernels/neon_dotprod/dot_lane.h"
 #include "kernels/pack_panel.h"
 #include "kernels/unroll.h"
-
-#if !defined(__ARM_FEATURE_DOTPROD)
-#error "compile this folder with the flags of csrc/build.py"
-#endif
 
 enum { MR = 8, NR = 12, KR = 4, LANES = 4, QUADS = NR / LANES, BLOCK_STEPS = 4, AHEAD = 8 };
 
 QK_DEFINE_PACKERS(dotprod, KR, NR, 1, 1)
-
-/* acc += the products of a row's group, a lane of A, and four columns. */
-QK_INLINE void dot_lane(int32x4_t *acc_s32x4, int8x16_t b_s8x16, int8x16_t a_s8x16, const size_t lane)
-{
-    QK_UNROLL4(l, 4, {
-        if (l == lane)
-            __asm__ volatile("sdot %0.4s, %1.16b, %2.4b[%3]" : "+w"(*acc_s32x4) : "w"(b_s8x16), "w"(a_s8x16), "i"(l));
-    })
-}
 
 static inline int32_t load_group(const int8_t *a)
 {

@@ -1,0 +1,24 @@
+/* IEEE 754 binary16, for compilers and CPUs without the type. */
+#ifndef QK_FLOAT16_H
+#define QK_FLOAT16_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* The float32 of a binary16 number, exact: the exponent is moved by 127 - 15, of numbers below 2**-14 by a
+ * multiplication, since these have no leading one. */
+static inline float qk_float_of_half(uint16_t half)
+{
+    const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t bits = magnitude >= 0x7c00u << 13 ? magnitude | 0x7f800000u : magnitude;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    if (magnitude < 0x7c00u << 13)
+        x *= 0x1p112f;
+    memcpy(&bits, &x, sizeof bits);
+    bits |= sign;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+#endif

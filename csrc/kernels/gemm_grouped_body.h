@@ -1,0 +1,181 @@
+/* Weights in blocks along k on all SIMD ISAs: the tile on plain records, the tile that decodes in registers, and the decoders
+ * (qk_records, qk_grouped_tile in kernels.h). A kernel file includes its vocabulary, defines
+ *
+ *      MR, NR, KR, NV                     the tile: rows and columns, values of k that lie together, vectors of LANES columns
+ *      FEW, BYTE_ROWS                     rows for which registers suffice while codes are decoded, and with codes of 8 bits
+ *      BYTES_SIGNED, SMALL_APART          codes of 8 bits are stored as int8; codes below 16 have a multiply of their own
+ *      load_codes(p), store_codes(p, x)   a vector of bytes
+ *      codes_at(packed, shift, mask)      packed >> shift & mask, in each byte
+ *      zero_terms(zeros, terms)           zeros * terms, both within 16 bits
+ *      load_scales(p, bytes)              LANES scales, float16 or float32
+ *      load_zeros(p)                      LANES bytes as int32
+ *      add_block(acc, a, a_stride, codes, block, m, in)    acc + the products of m rows and a record
+ *      ROWS, load_terms, spread_zeros, sums_of_row         where acc keeps which sum: kernels/grouped_by_row.h
+ *
+ * includes this file, and calls QK_DEFINE_GEMM_GROUPED(isa).
+ *
+ * Trick: the zero point of a whole block is one number a row, with which the sums start.
+ * Registers: the int32 sums of a block are converted, scaled and added to the float sums of the tile, which live in the L1
+ * cache, so that the integer tile may have all registers. (On x86 a fused multiply-add takes one operand from memory at no
+ * cost.)
+ * Memory: with few rows reading the weight is the work; it is asked for ahead of its use (kernels/grouped_codes.h).
+ */
+#ifndef QK_GEMM_GROUPED_BODY_H
+#define QK_GEMM_GROUPED_BODY_H
+
+#include <string.h>
+
+#include "kernels.h"
+#include "kernels/grouped_codes.h"
+#include "kernels/unroll.h"
+
+enum { LINE_VECTORS = NR * KR / sizeof(vi) };
+
+/* LANES zero points of a record, as the codes are counted. */
+QK_INLINE vi load_record_zeros(const uint8_t *zeros, const size_t first, const coding in)
+{
+    if (in.plain)
+        return vi_load((const int32_t *)zeros + first);
+    const vi bytes = load_zeros(zeros + first), sign = vi_set1(0x80);
+    return BYTES_SIGNED && in.bits == 8 ? vi_sub(vi_xor(bytes, sign), sign) : bytes;
+}
+
+/* ---------------------------------------------------------------------------------------------------- tiles */
+
+/* What the zero points come to, before the first product. */
+QK_INLINE void start_block(vi *acc, const int32_t *terms, size_t row_blocks, const uint8_t *zeros, int has_zero_points,
+                           const size_t m, const coding in)
+{
+    if (has_zero_points) {
+        QK_UNROLL4(j, NV, {
+            const vi zero = load_record_zeros(zeros, j * LANES, in);
+            QK_UNROLL4(part, ROWS, QK_UNROLL8(i, (m + ROWS - 1) / ROWS, {
+                const vi term = load_terms(terms + i * ROWS * row_blocks, row_blocks, m - i * ROWS);
+                acc[(i * NV + j) * ROWS + part] = zero_terms(spread_zeros(zero, part), term);
+            }))
+        })
+    } else {
+        QK_UNROLL8(i, (m + ROWS - 1) / ROWS, {
+            const vi term = load_terms(terms + i * ROWS * row_blocks, row_blocks, m - i * ROWS);
+            QK_UNROLL8(j, NV * ROWS, acc[i * NV * ROWS + j] = term;)
+        })
+    }
+    /* The compiler would begin a later loop's work in an earlier one, and copy sums for it, or spill them. */
+    QK_UNROLL32(x, (m + ROWS - 1) / ROWS * ROWS * NV, QK_OPAQUE(acc[x]);)
+}
+
+/* Scale a block's sums and add them to those of the tile. */
+QK_INLINE void scale_block(const vi *acc, const vf *scales, const float *a_scales, size_t row_blocks, float *sums,
+                           const size_t m, const int scaled)
+{
+    QK_UNROLL8(i, m, {
+        const vf a_scale = vf_set1(scaled ? a_scales[i * row_blocks] : 1.0f);
+        QK_UNROLL4(j, NV, {
+            const vf sum = vi_to_vf(sums_of_row(acc, i, j));
+            float *at = sums + i * NR + j * LANES;
+            vf_store(at, vf_fma(scaled ? vf_mul(sum, a_scale) : sum, scales[j], vf_load(at)));
+        })
+    })
+}
+
+/* One record of a panel. */
+QK_INLINE void run_record(const qk_grouped_tile *tile, size_t b, const int8_t *a, const uint8_t *record, float *sums,
+                          const size_t m, const coding in, const int scaled)
+{
+    const qk_records *records = tile->records;
+    const size_t scale_bytes = in.plain ? 4 : records->scale_bytes;
+    const uint8_t *scale = record + records->block * NR * in.bits / 8, *zeros = scale + scale_bytes * NR;
+    vi acc[32];
+    start_block(acc, tile->terms + b, tile->row_blocks, zeros, records->has_zero_points, m, in);
+    add_block(acc, a, tile->a_stride, record, records->block, m, in);
+    vf scales[NV];
+    QK_UNROLL4(j, NV, scales[j] = load_scales(scale + j * LANES * scale_bytes, scale_bytes);)
+    scale_block(acc, scales, scaled ? tile->a_scales + b : NULL, tile->row_blocks, sums, m, scaled);
+}
+
+QK_INLINE void run_tile(const qk_grouped_tile *tile, const size_t m, const coding in, const int scaled)
+{
+    const size_t record_bytes = in.plain ? qk_plain_bytes(tile->records, NR) : tile->records->bytes;
+    const uint8_t *records = tile->b;
+    const int8_t *a = tile->a;
+    if (!tile->accumulate)
+        memset(tile->sums, 0, tile->panels * m * NR * sizeof(float));
+    for (size_t b = 0; b < tile->blocks; b++, records += record_bytes, a += tile->records->block)
+        for (size_t p = 0; p < tile->panels; p++)
+            run_record(tile, b, a, records + p * tile->panel_bytes, tile->sums + p * m * NR, m, in, scaled);
+}
+
+QK_INLINE void run_rows(const qk_grouped_tile *tile, const coding in, const size_t most)
+{
+    QK_UNROLL8(i, most, {
+        if (tile->m == i + 1 && tile->a_scales)
+            run_tile(tile, i + 1, in, 1);
+        else if (tile->m == i + 1)
+            run_tile(tile, i + 1, in, 0);
+    })
+}
+
+/* ------------------------------------------------------------------------------------------------- decoders */
+
+QK_INLINE void decode(const uint8_t *packed, const qk_records *records, size_t blocks, uint8_t *plain, const int bits)
+{
+    const coding in = {.bits = bits};
+    const size_t lines = records->block / KR * bits / 8, scale_bytes = records->scale_bytes;
+    for (size_t b = 0; b < blocks; b++, packed += records->bytes, plain += qk_plain_bytes(records, NR)) {
+        const uint8_t *line = packed;
+        uint8_t *step = plain;
+        for (size_t left = lines; left > 0; left--, line += NR * KR) {
+            prefetch_codes(line, NR * KR);
+            QK_UNROLL4(s, 8 / bits, {
+                QK_UNROLL8(x, LINE_VECTORS, {
+                    const vi codes = load_codes(line + x * sizeof(vi));
+                    store_codes(step + x * sizeof(vi), bits < 8 ? codes_at(codes, s * bits, (1 << bits) - 1) : codes);
+                })
+                step += NR * KR;
+            })
+        }
+        const uint8_t *zeros = line + scale_bytes * NR;
+        float *plain_scales = (float *)step;
+        int32_t *plain_zeros = (int32_t *)(plain_scales + NR);
+        QK_UNROLL4(j, NV, {
+            vf_store(plain_scales + j * LANES, load_scales(line + j * LANES * scale_bytes, scale_bytes));
+            if (records->has_zero_points)
+                vi_store(plain_zeros + j * LANES, load_record_zeros(zeros, j * LANES, in));
+        })
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------- descriptor */
+
+#define QK_DEFINE_CODES(width)                                                                               \
+    static void run_packed_u##width(const qk_grouped_tile *tile)                                             \
+    {                                                                                                        \
+        run_rows(tile, (coding){.bits = width, .small = width < 8}, width < 8 ? FEW : BYTE_ROWS);            \
+    }                                                                                                        \
+    static void decode_u##width(const uint8_t *packed, const qk_records *records, size_t blocks,             \
+                                uint8_t *plain)                                                              \
+    {                                                                                                        \
+        decode(packed, records, blocks, plain, width);                                                       \
+    }
+
+#define QK_DEFINE_GEMM_GROUPED(isa)                                                                          \
+    QK_DEFINE_CODES(8)                                                                                       \
+    QK_DEFINE_CODES(4)                                                                                       \
+    QK_DEFINE_CODES(2)                                                                                       \
+    static void run_bytes(const qk_grouped_tile *tile)                                                       \
+    {                                                                                                        \
+        run_rows(tile, (coding){.bits = 8, .plain = 1}, BYTE_ROWS);                                          \
+    }                                                                                                        \
+    static void run_small(const qk_grouped_tile *tile)                                                       \
+    {                                                                                                        \
+        run_rows(tile, (coding){.bits = 8, .plain = 1, .small = 1}, MR);                                     \
+    }                                                                                                        \
+    qk_gemm_grouped_type qk_gemm_grouped_##isa = {                                                           \
+        .mr = {BYTE_ROWS, MR, MR}, .few = {BYTE_ROWS, FEW, FEW}, .nr = NR, .kr = KR,                         \
+        .bytes_signed = BYTES_SIGNED,                                                                        \
+        .run = {run_bytes, SMALL_APART ? run_small : run_bytes, SMALL_APART ? run_small : run_bytes},        \
+        .run_packed = {run_packed_u8, run_packed_u4, run_packed_u2},                                         \
+        .decode = {decode_u8, decode_u4, decode_u2},                                                         \
+    };
+
+#endif

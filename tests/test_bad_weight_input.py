@@ -1,0 +1,136 @@
+"""Bad arguments of quantize_weight and linear: the right exception, which names the argument."""
+
+import cases
+import numpy as np
+import pytest
+from cases import raises
+from weight_cases import MODES, packed, weight
+
+import qkernels
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+N, K = 5, 64
+W, X = cases.floats(1, (N, K)), cases.floats(2, (3, K))
+NOT_FLOATS = [X.astype(np.float64), X > 0, X.astype(int), X.astype(X.dtype.newbyteorder()), X.astype(complex),
+              X.astype(object), None, "x", {}, [["a"]]]  # fmt: skip
+LATER = ("nf4", "codebook4", "log4", "binary", "ternary", "trellis2", "trellis3", "trellis4")
+
+
+@pytest.fixture
+def qw(isa):
+    return packed(weight(1, N, K, "int4", 32))
+
+
+def test_weights():
+    for bad in [*NOT_FLOATS, W.astype(np.float16)]:
+        raises(TypeError, "w", qkernels.quantize_weight, bad)
+    for bad in (W[0], W[None], W[0, 0, None].reshape(()), 1.0, []):
+        raises(ValueError, "w", qkernels.quantize_weight, bad)
+    for bad in (np.nan, np.inf, -np.inf):
+        spoiled = W.copy()
+        spoiled[2, 1] = bad
+        for method in ("minmax", "mse"):
+            raises(ValueError, "w", qkernels.quantize_weight, spoiled, method=method)
+
+
+def test_format():
+    for bad in ("int3", "", None, 8, np.int8, ["int8"], "INT8", np.array(["int8"])):
+        raises(ValueError, "format", qkernels.quantize_weight, W, bad)
+    for later in LATER:
+        text = raises(NotImplementedError, "format", qkernels.quantize_weight, W, later)
+        assert later in text and "int4" in text
+
+
+def test_group_size():
+    for bad in (0, -1, -32, 1, 16, 31, 33, 2**70):
+        for format in ("int8", "int4", "int2"):
+            text = raises(ValueError, "group_size", qkernels.quantize_weight, W, format, group_size=bad)
+            assert "32" in text or abs(bad) > 2**60
+    for bad in (32.0, "32", [32], True, (32, 32), np.float32(32)):
+        raises(TypeError, "group_size", qkernels.quantize_weight, W, group_size=bad)
+    for good in (32, np.int64(64), 2**40, 2**62):
+        assert qkernels.quantize_weight(W, group_size=good).group_size == good
+
+
+def test_options():
+    for bad in ("entropy", "", None, 1):
+        raises(ValueError, "method", qkernels.quantize_weight, W, method=bad)
+    for bad in ("float64", "bfloat16", "", None, 2):
+        raises(ValueError, "scale_dtype", qkernels.quantize_weight, W, scale_dtype=bad)
+    raises(ValueError, "full_range", qkernels.quantize_weight, W, symmetric=False, full_range=True)
+    with pytest.raises(TypeError, match="speed"):
+        qkernels.quantize_weight(W, speed=3)
+
+
+def test_x(qw):
+    for bad in NOT_FLOATS:
+        raises(TypeError, "x", qkernels.linear, bad, qw)
+    for bad in (X[:, :63], X[0, 0, None].reshape(()), X[:, :0], X[:, :, None], [1.0, 2.0], 1.0):
+        raises(ValueError, "x", qkernels.linear, bad, qw)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(mode.values()))
+def test_x_is_not_finite(qw, mode):
+    """Wherever it is, in whatever rows, blocks and vectors, on one thread or two."""
+    for bad in (np.nan, np.inf, -np.inf, -np.float32(np.nan)):
+        for rows, at in [(1, (0, 0)), (1, (0, K - 1)), (40, (39, 33)), (40, (20, 31)), (7, (6, 1))]:
+            x = cases.floats(3, (rows, K))
+            x[at] = bad
+            raises(ValueError, "x", qkernels.linear, x, qw, **mode)
+    wide, large = packed(weight(1, 300, 3000, "int4")), cases.floats(4, (300, 3000))
+    large[299, 2999] = np.nan
+    with qkernels.num_threads(2):
+        raises(ValueError, "x", qkernels.linear, large, wide, **mode)
+    raises(ValueError, "x", qkernels.linear, np.float16([[np.inf] * K]), qw, **mode)
+
+
+def test_qw():
+    for bad in (W, None, qkernels.pack_b(np.ones((K, N), np.int8)), "int4", packed(weight(1, N, K)).packed):
+        raises(TypeError, "qw", qkernels.linear, X, bad)
+
+
+def test_bias(qw):
+    for bad in (np.ones(N + 1, np.float32), np.ones((1, N), np.float32), np.float32(1), np.ones(0, np.float32), 1.0):
+        raises(ValueError, "bias", qkernels.linear, X, qw, bad)
+    for bad in (np.nan, np.inf, -np.inf, 1e39):
+        raises(ValueError, "bias", qkernels.linear, X, qw, np.full(N, bad))
+    others = [np.ones(N, kind) for kind in (int, np.int32, bool, complex)]
+    for bad in [*others, "b" * N, ["a"] * N, object()]:
+        raises(TypeError, "bias", qkernels.linear, X, qw, bad)
+
+
+def test_modes(qw):
+    for bad in ("int4", "", None, 8, np.float32, ["int8"]):
+        raises(ValueError, "activations", qkernels.linear, X, qw, activations=bad)
+        raises(ValueError, "activation_scales", qkernels.linear, X, qw, activation_scales=bad)
+    raises(ValueError, "activation_scales", qkernels.linear, X, qw, activations="float32", activation_scales="group")
+
+
+def test_activation(qw):
+    for bad in ("tanh", "", "ReLU", "GELU", (1.0, 0.0), (0.0, np.nan), (np.nan, 1.0)):
+        text = raises(ValueError, "activation", qkernels.linear, X, qw, activation=bad)
+        assert not isinstance(bad, str) or "gelu" in text
+    for bad in (6.0, object(), ("a", "b"), (None, 1.0), True, (1.0,), (0, 1, 2), b"relu"):
+        raises((TypeError, ValueError), "activation", qkernels.linear, X, qw, activation=bad)
+
+
+def test_out(qw):
+    good = np.zeros((3, N), np.float32)
+    others = [good.astype(kind) for kind in (np.float64, np.float16, good.dtype.newbyteorder())]
+    for bad in [*others, good.tolist()]:
+        raises(TypeError, "out", qkernels.linear, X, qw, out=bad)
+    for bad in (good[:2], good.T, good[None], good.ravel(), good[:, :1]):
+        raises(ValueError, "out", qkernels.linear, X, qw, out=bad)
+    good.flags.writeable = False
+    raises(ValueError, "out", qkernels.linear, X, qw, out=good)
+
+
+def test_sizes_that_overflow():
+    """Views of one number that claim more than the address space."""
+    one = np.float32(1)
+    tall = np.broadcast_to(one, (2**40, 1))
+    wide = qkernels.quantize_weight(np.ones((70_000, 1), np.float32))
+    raises((MemoryError, ValueError), None, qkernels.linear, np.broadcast_to(one, (2**60, 1)), wide)
+    raises((MemoryError, ValueError), None, qkernels.linear, tall, wide)
+    raises((MemoryError, ValueError), None, qkernels.quantize_weight, np.broadcast_to(one, (2**30, 2**30)))

@@ -1,0 +1,150 @@
+"""How `python -m qkernels demo` quantizes: what its options ask for, the layers, the table."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+import qkernels
+from qkernels import demo
+from qkernels.__main__ import main
+from qkernels.demo_linears import COMPARED, DYNAMIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme
+from qkernels.demo_report import report
+
+pytestmark = pytest.mark.any_isa
+
+
+def schemes(*arguments):
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    return demo.choose_schemes(parser.parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ("", DYNAMIC_INT8),
+        ("--weights int8 --activations int8 --group none --symmetric", DYNAMIC_INT8),
+        ("--weights int8 --group 64", Scheme("int8", 64, True, "int8")),
+        ("--asymmetric", Scheme("int8", None, False, "int8")),
+        ("--activations float32", Scheme("int8", None, True, "float32")),
+        ("--weights int4", Scheme("int4", 32, False, "int8")),
+        ("--weights int4 --group none", Scheme("int4", None, False, "int8")),
+        ("--weights int2 --group 1536 --symmetric --activations float32", Scheme("int2", 1536, True, "float32")),
+    ],
+)
+def test_options_and_their_defaults(arguments, expected):
+    assert schemes(*arguments.split()) == [expected]
+
+
+def test_compare_takes_all():
+    assert schemes("--compare") == list(COMPARED)
+    assert len(set(map(str, COMPARED))) < len(set(COMPARED)) == 6  # two differ in activations alone
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--weights int8", "--group none", "--group 32", "--activations int8", "--symmetric", "--asymmetric", "--query x"],
+)
+def test_compare_goes_with_none_of_them(monkeypatch, capsys, arguments):
+    def find_model():
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(demo, "find_model", find_model)
+    assert main(["demo", "--compare", *arguments.split()]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"leave out {arguments.split()[0]}\n" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--weights int3", "--group 48", "--group 0", "--group -32", "--group 1568", "--group x", "--activations uint8",
+     "--symmetric --asymmetric"],
+)
+def test_bad_options(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *arguments.split()])
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_help_names_the_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for name in ("--weights", "--group", "--activations", "--symmetric", "--asymmetric", "--compare"):
+        assert name in out
+
+
+@pytest.fixture
+def layer():
+    rng = np.random.default_rng(3)
+    return tuple(rng.normal(size=shape).astype(np.float32) for shape in ((7, 96), (24, 96), (24,)))
+
+
+def test_int8_is_dynamic_uint8(layer):
+    x, weight, bias = layer
+    linear = DYNAMIC_INT8.make_linear(weight, bias)
+    assert isinstance(linear, Int8Linear)
+    x_q, row_scales, zero_points = qkernels.dynamic_quantize(x, axis=0, dtype="uint8")
+    wp = qkernels.choose_qparams(weight, "int8", axis=0)
+    expected = qkernels.int8_gemm(
+        x_q, qkernels.quantize(weight, wp.scale, axis=0).T, wp.scale, a_zero_point=zero_points,
+        row_scales=row_scales, bias=bias)
+    np.testing.assert_array_equal(linear(x), expected)
+
+
+@pytest.mark.parametrize("scheme", [*COMPARED[1:], Scheme("int8", 32, True, "int8"), Scheme("int4", None, True, "int8")])
+def test_the_others_are_linear(layer, scheme):
+    x, weight, bias = layer
+    linear = scheme.make_linear(weight, bias)
+    assert isinstance(linear, LowBitLinear)
+    assert linear.nbytes == linear.weight.nbytes
+    qw = qkernels.quantize_weight(
+        weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric)
+    np.testing.assert_array_equal(linear(x), qkernels.linear(x, qw, bias, activations=scheme.activations))
+    if scheme.activations == "float32":
+        np.testing.assert_allclose(linear(x), Float32Linear(qw.dequantize(), bias)(x), atol=1e-4)
+
+
+def figures(sentences, neighbors):
+    rows = [
+        {"scheme": scheme._asdict(), "bits_per_weight": 4.75, "weight_bytes": 6_310_000,
+         "linear_ms_per_sentence": 2.0, "total_ms_per_sentence": 3.0, "cosine_mean": 0.9721,
+         "cosine_worst": 0.9253, "nearest_neighbor_agreement": neighbors}
+        for scheme in COMPARED
+    ]
+    return {
+        "model": "all-MiniLM-L6-v2", "source": "a file", "sentences": sentences, "tokens": 28 * sentences,
+        "isa": "scalar", "threads": 1, "repeat": 3, "batch_size": 16, "linear_layers": 36,
+        "float32": {"weight_bytes": 42_470_000, "linear_ms_per_sentence": 9.0, "total_ms_per_sentence": 12.0},
+        "compared": rows,
+    }
+
+
+def test_table():
+    text = report(figures(200, 0.86))
+    rows = [line for line in text.splitlines() if "4.50x" in line]
+    assert [line.split()[-7:] for line in rows] == [
+        [activations, "4.75", "6.31", "4.50x", "0.9721", "86.0", "%"]
+        for activations in ("uint8", "float32", "int8", "float32", "int8", "int8")
+    ]
+    for row, scheme in zip(rows, COMPARED, strict=True):
+        assert row.startswith(f"{scheme} ")
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_table_of_one_sentence():
+    text = report(figures(1, None))
+    assert "1 sentence from" in text and text.count("n/a") == len(COMPARED)
+
+
+def test_agreement():
+    vectors = np.eye(4, dtype=np.float32)[:3]
+    turned = vectors[[0, 2, 1]]
+    assert demo.agreement(vectors, vectors) == {
+        "cosine_mean": 1.0, "cosine_worst": 1.0, "nearest_neighbor_agreement": 1.0}
+    close = demo.agreement(vectors, turned)
+    assert close["cosine_mean"] == pytest.approx(1 / 3) and close["cosine_worst"] == 0.0
+    assert demo.agreement(vectors[:1], vectors[:1])["nearest_neighbor_agreement"] is None
