@@ -1,4 +1,4 @@
-"""``python -m qkernels bench``: int8 products against other libraries and against the machine's limits.
+"""``python -m qkernels bench``: low-bit products against other libraries and against the machine's limits.
 
 See README.md in this folder.
 """

@@ -20,7 +20,7 @@ from qkernels._files import FileError, check_writable, write_json
 from . import report
 from .measure import Crew, measure
 from .peers import OTHERS, PEERS
-from .problem import PRODUCTS
+from .suites import PROBLEMS, SUITES
 from .workers import serve
 
 SHAPES = Path(__file__).parent / "shapes"
@@ -30,13 +30,17 @@ IDLE_LOAD = 0.3  # more than this many busy CPUs disturb
 def add_arguments(parser):
     """Add the benchmark's options to a parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "products:\n" + "\n".join(f"  {name:<10}{text}" for name, text in PRODUCTS.items())
+    parser.epilog = "\n\n".join(f"products of the suite {name}:\n{_listed(suite.problem.products)}"
+                                for name, suite in SUITES.items())
     add = parser.add_argument
+    add("--suite", choices=SUITES, default="int8",
+        help="whose products and shapes are measured if none are named (default: %(default)s)")
     add("--shapes", nargs="+", choices=sorted(path.stem for path in SHAPES.glob("*.txt")),
-        default=["small", "squares"], help="files of bench/shapes (default: small squares)")
+        help=f"files of bench/shapes (default: {_defaults('shapes')})")
     add("--shape", type=_positive_int, nargs=3, action="append", metavar=("M", "N", "K"),
         help="instead of files; may be given again")
-    add("--product", nargs="+", choices=PRODUCTS, default=["int32"], help="see below (default: int32)")
+    add("--product", nargs="+", choices=PROBLEMS, metavar="NAME",
+        help=f"see below, of any suite (default: {_defaults('products')})")
     add("--threads", type=_threads, nargs="+", default=[1, _all_cpus()], metavar="N",
         help="numbers of threads, or all (default: 1 all)")
     add("--isa", nargs="+", choices=qkernels.cpu_info()["supported"], default=[qkernels.cpu_info()["selected"]],
@@ -55,6 +59,8 @@ def run(args):
     """Run the benchmark with parsed arguments and return the exit code."""
     if args.worker:
         return serve(args.worker[0], int(args.worker[1]))
+    args.product = args.product or SUITES[args.suite].products
+    args.shapes = args.shapes or SUITES[args.suite].shapes
     try:
         for path in filter(None, (args.json, args.plot)):
             check_writable(path)
@@ -83,8 +89,9 @@ def run(args):
 
 def describe(args):
     """The head of the result: what is measured, where and when. Tells the user, too."""
-    installed = [name for name in args.peers if all(map(importlib.util.find_spec, PEERS[name].requires))]
-    missing = [name for name in args.peers if name not in installed]
+    asked = [name for name in args.peers if any(map(PEERS[name].offers, args.product))]
+    installed = [name for name in asked if all(map(importlib.util.find_spec, PEERS[name].requires))]
+    missing = [name for name in asked if name not in installed]
     load = os.getloadavg()[0]
     print(f"{cpu_name()}, {_all_cpus()} CPUs; {args.rounds} rounds; GOPS: 1e9 multiplies and adds a second", flush=True)
     for name in missing:
@@ -146,6 +153,14 @@ def cpu_name():
 
 def _all_cpus():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _listed(products):
+    return "\n".join(f"  {name:<17}{text}" for name, text in products.items())
+
+
+def _defaults(what):
+    return "; ".join(f"{name}: {' '.join(getattr(suite, what))}" for name, suite in SUITES.items())
 
 
 def _positive_int(text):

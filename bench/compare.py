@@ -38,12 +38,12 @@ def main(argv=None):
     if cpu_before != cpu_after:
         print(f"warning: other machines: {cpu_before}; {cpu_after}", file=sys.stderr)
     lost = 0
-    print(f"{'isa':<13}{'threads':>7}{'product':>10}{'M':>6}{'N':>7}{'K':>7}{'before':>10}{'after':>10}{'change':>9}"
+    print(f"{'isa':<13}{'threads':>7}{'product':>17}{'M':>6}{'N':>7}{'K':>7}{'before':>10}{'after':>10}{'change':>9}"
           f"{'noise':>8}{'peak':>9}")
     for key in (key for key in before if key in after):
         old, new = before[key]["results"], after[key]["results"]
         isa, threads, product, m, n, k = key
-        text = f"{isa:<13}{threads:>7}{product:>10}{m:>6}{n:>7}{k:>7}"
+        text = f"{isa:<13}{threads:>7}{product:>17}{m:>6}{n:>7}{k:>7}"
         failed = [when for when, results in (("before", old), ("after", new)) if "error" in results["qkernels"]]
         if failed:
             print(f"{text}  failed {' and '.join(failed)}")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .peers import PEERS, Bandwidth, Peak, Qkernels
+from .suites import PROBLEMS
 from .workers import Worker, WorkerError
 
 FEW_ROWS = 4  # up to so many rows, reading B is what a product waits for
@@ -24,7 +25,7 @@ class Crew:
 
     def offering(self, product):
         """The names of those that can do a product, ourselves first."""
-        return [name for name in (Qkernels.name, *self.others) if hasattr(PEERS[name], product)]
+        return [name for name in (Qkernels.name, *self.others) if PEERS[name].offers(product)]
 
     def ask(self, name, **request):
         """Ask a worker; one that has died is replaced at the next request."""
@@ -51,7 +52,7 @@ def measure(crew, product, shape, rounds, seconds, tick=lambda: None):
     ----------
     crew : Crew
     product : str
-        Of `problem.PRODUCTS`.
+        Of `suites.PROBLEMS`.
     shape : (int, int, int)
         M, N, K.
     rounds : int
@@ -67,14 +68,14 @@ def measure(crew, product, shape, rounds, seconds, tick=lambda: None):
         figures of qkernels relative to the machine and to the best rival, medians over the rounds of the ratio
         within a round, None where they do not apply.
     """
-    m, n, k = shape
-    asked = dict.fromkeys(crew.offering(product), product) | {Peak.name: "limit"}
-    if m <= FEW_ROWS:
-        asked[Bandwidth.name] = "limit"
+    problem = PROBLEMS[product](product, shape)
+    asked = [*crew.offering(product), Peak.name]
+    if problem.m <= FEW_ROWS:
+        asked.append(Bandwidth.name)
     results, work = {}, {}
-    for name, what in asked.items():
+    for name in asked:
         try:
-            answer = crew.ask(name, do="prepare", product=what, shape=shape, seconds=seconds)
+            answer = crew.ask(name, do="prepare", product=product, shape=shape, seconds=seconds)
             work[name] = answer["work"]
             results[name] = {"a_bits": answer["a_bits"], "rounds": []}
         except WorkerError as error:
@@ -92,11 +93,11 @@ def measure(crew, product, shape, rounds, seconds, tick=lambda: None):
     for result in results.values():
         if "error" not in result:
             result["speed"], result["spread_percent"] = middle(result["rounds"])
-    return {"isa": crew.isa, "threads": crew.threads, "product": product, "m": m, "n": n, "k": k, "results": results,
-            **relative(results, m)}
+    return {"isa": crew.isa, "threads": crew.threads, "product": product, "m": problem.m, "n": problem.n,
+            "k": problem.k, "b_bytes": problem.b_bytes, "results": results, **relative(results, problem)}
 
 
-def relative(results, m):
+def relative(results, problem):
     """How qkernels stands: figures for `measure`."""
     figures = {"of_peak": None, "of_bandwidth": None, "best_rival": None, "ratio": None}
     speeds = {name: np.array(result["rounds"]) for name, result in results.items() if "error" not in result}
@@ -105,8 +106,9 @@ def relative(results, m):
         return figures
     if Peak.name in speeds:
         figures["of_peak"] = float(np.median(own / speeds[Peak.name]))
-    if Bandwidth.name in speeds:  # 2 m operations for each byte of B
-        figures["of_bandwidth"] = float(np.median(own / (2 * m) / speeds[Bandwidth.name]))
+    if Bandwidth.name in speeds:
+        calls = own / problem.operations
+        figures["of_bandwidth"] = float(np.median(calls * problem.b_bytes / speeds[Bandwidth.name]))
     rivals = [name for name in speeds if PEERS[name].is_rival]
     if rivals:
         best = max(rivals, key=lambda name: results[name]["speed"])

@@ -1,6 +1,7 @@
 """The table on the terminal: a line for each shape."""
 
 from .peers import Bandwidth, Peak, Qkernels
+from .suites import PROBLEMS
 
 HEAD = ("{:>6}{:>7}{:>7}".format("M", "N", "K")
         + "{:>11}{:>9}{:>8}{:>9}{:>9}".format("us", "GOPS", "spread", "of peak", "of band"))
@@ -9,7 +10,8 @@ HEAD = ("{:>6}{:>7}{:>7}".format("M", "N", "K")
 def head(product, threads, isa, names):
     """Title and column names of a table."""
     others = "".join(f"{name:>15}" for name in names if name != Qkernels.name)
-    return f"\n{product}, {threads} thread{'s' * (threads > 1)}, {isa}\n{HEAD}{others}{'ratio':>8}"
+    title = f"{product}, {threads} thread{'s' * (threads > 1)}, {isa}: {PROBLEMS[product].products[product]}"
+    return f"\n{title}\n{HEAD}{others}{'ratio':>8}"
 
 
 def line(row):
@@ -39,7 +41,7 @@ def notes(rows):
         for name, result in row["results"].items():
             if "error" in result:
                 text = f"{name}, {row['product']}: {result['error']}"
-            elif result["a_bits"] < 8:
+            elif result["a_bits"] not in (None, 8):
                 text = f"{name}, {row['product']}: wrong on 8-bit activations, timed with {result['a_bits']} bits"
             else:
                 continue

@@ -11,7 +11,8 @@ from timeit import Timer
 import qkernels
 
 from .peers import PEERS
-from .problem import Problem, WrongResult
+from .problem import WrongResult
+from .suites import PROBLEMS
 
 REST_SECONDS = 2  # for the threads of a pool to stop spinning after their last work
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -64,20 +65,20 @@ class Server:
     def prepare(self, product, shape, seconds):
         """Set up a product, verify it, and find how many calls last `seconds`."""
         self.timer = None  # let go of the last one's matrices
-        for a_bits in self.peer.a_bits:
-            problem = Problem(*shape, a_bits)
-            call = getattr(self.peer, product)(problem)
+        for problem in PROBLEMS[product].posed(product, shape, self.peer.a_bits):
+            call = self.peer.prepare(problem)
             try:
-                self.peer.check(product, problem, call())
+                self.peer.check(problem, call())
                 break
-            except WrongResult:
-                if a_bits == self.peer.a_bits[-1]:
-                    raise
+            except WrongResult as error:
+                wrong = error
+        else:
+            raise wrong
         self.timer, self.calls = Timer(call), 1
         while (elapsed := self.timer.timeit(self.calls)) < seconds / 4:
             self.calls *= 4
         self.calls = max(1, round(self.calls * seconds / elapsed))
-        return {"work": self.peer.work(problem), "a_bits": a_bits}
+        return {"work": self.peer.work(problem), "a_bits": problem.a_bits}
 
     def run(self):
         """Take a turn: seconds of a call."""

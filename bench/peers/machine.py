@@ -32,7 +32,7 @@ def rounds_in(call, seconds):
 class Limit(Peer):
     is_rival = False
 
-    def check(self, product, problem, result):
+    def check(self, problem, result):
         pass  # there is no product: what is timed is that its instructions run
 
 
@@ -41,7 +41,7 @@ class Peak(Limit):
 
     name = "peak"
 
-    def limit(self, _):
+    def prepare(self, _):
         self.rounds = rounds_in(_core.gemm_peak, CALL_SECONDS)
         return at_once(_core.gemm_peak, [self.rounds] * self.threads)
 
@@ -61,9 +61,9 @@ class Bandwidth(Limit):
 
     name = "bandwidth"
 
-    def limit(self, p):
+    def prepare(self, problem):
         block = _core.READ_BLOCK * self.threads
-        self.size = -(-p.k * p.n // block) * block
+        self.size = -(-problem.b_bytes // block) * block
         buffer = aligned_bytes(self.size)
         buffer[:] = 1  # until it is written, memory is one page of zeros
         parts = buffer.reshape(self.threads, -1)

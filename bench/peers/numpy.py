@@ -16,3 +16,4 @@ class NumPy(Peer):
         return partial(np.matmul, p.x, p.w, out=np.empty((p.m, p.n), np.float32))
 
     unpacked = float32 = int8 = fixed = dynamic = int32
+    int4 = int4_float32 = int4_asymmetric = int8_grouped = int8_float32 = int2 = int32

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ..problem import OUT_ZERO_POINT
+import qkernels
+
+from ..int8 import OUT_ZERO_POINT
 from .peer import Peer
 
 
@@ -10,7 +12,7 @@ class OnnxRuntime(Peer):
     name = "onnxruntime"
     requires = ("onnxruntime", "onnx")
 
-    def _product(self, p, op, a, out_dtype, constants, domain=""):
+    def _product(self, p, op, a, out_dtype, constants, domain="", **attributes):
         """Compute op(a, *constants) into the same array each time."""
         import onnxruntime
         from onnx import helper, numpy_helper
@@ -20,7 +22,7 @@ class OnnxRuntime(Peer):
 
         names = [f"c{i}" for i in range(len(constants))]
         graph = helper.make_graph(
-            [helper.make_node(op, ["a", *names], ["y"], domain=domain)], op,
+            [helper.make_node(op, ["a", *names], ["y"], domain=domain, **attributes)], op,
             [value("a", a.dtype, a.shape)], [value("y", out_dtype, (p.m, p.n))],
             [numpy_helper.from_array(np.asarray(c), name) for c, name in zip(constants, names, strict=True)])
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
@@ -56,3 +58,17 @@ class OnnxRuntime(Peer):
 
     def dynamic(self, p):
         return self._product(p, "DynamicQuantizeMatMul", p.x, np.float32, [p.b_s8, p.b_scales], "com.microsoft")
+
+    def int4(self, p):
+        """Accuracy level 4 quantizes the activations to int8, 0 leaves them as they are."""
+        codes = np.pad(p.codes, ((0, 0), (0, -p.k % p.group_size)))
+        constants = [self._packed(codes, p.bits).reshape(p.n, p.groups, -1), p.scales.astype(np.float32)]
+        if not p.symmetric:
+            constants.append(self._packed(p.zero_points, p.bits))
+        return self._product(p, "MatMulNBits", p.x, np.float32, constants, "com.microsoft", K=p.k, N=p.n, bits=p.bits,
+                             block_size=p.group_size, accuracy_level=0 if p.activations == "float32" else 4)
+
+    int4_float32 = int4_asymmetric = int8_grouped = int2 = int4
+
+    def _packed(self, codes, bits):
+        return codes if bits == 8 else qkernels.pack(codes, bits)

@@ -1,10 +1,10 @@
-"""PyTorch's quantized linear layers, by engine, and its integer matrix product."""
+"""PyTorch's quantized linear layers, by engine, its integer matrix product, and its products with low-bit weights."""
 
 from functools import partial
 
 import numpy as np
 
-from ..problem import OUT_ZERO_POINT
+from ..int8 import OUT_ZERO_POINT
 from .peer import Peer
 
 
@@ -44,8 +44,8 @@ class QuantizedLinear(Torch):
     def dynamic(self, p):
         return partial(self.torch.ops.quantized.linear_dynamic, self.torch.from_numpy(p.x), self._pack(p))
 
-    def check(self, product, problem, result):
-        super().check(product, problem, result.int_repr() if result.is_quantized else result)
+    def check(self, problem, result):
+        super().check(problem, result.int_repr() if result.is_quantized else result)
 
 
 class OneDNN(QuantizedLinear):
@@ -67,3 +67,28 @@ class IntMM(Torch):
         return partial(torch._int_mm, torch.from_numpy(p.a_s8), torch.from_numpy(p.b_s8), out=out)
 
     unpacked = int32
+
+
+class BFloat16(Torch):
+    """Weights in few bits, activations and results in bfloat16."""
+
+    name = "torch-bfloat16"
+
+    def _real(self, x):
+        return self.torch.from_numpy(x).bfloat16()
+
+    def int4_float32(self, p):
+        torch = self.torch
+        weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.from_numpy(p.codes.astype(np.int32)), 1)
+        scales = self._real(p.scales.T)
+        scales_and_zeros = torch.stack([scales, torch.zeros_like(scales)], dim=2)  # its codes' middle is 0.0
+        return partial(torch.ops.aten._weight_int4pack_mm_for_cpu, self._real(p.x), weight, p.group_size,
+                       scales_and_zeros)
+
+    def int8_float32(self, p):
+        torch = self.torch
+        weight = torch.from_numpy((p.codes ^ 128).view(np.int8))
+        return partial(torch.ops.aten._weight_int8pack_mm, self._real(p.x), weight, self._real(p.scales[:, 0]))
+
+    def check(self, problem, result):
+        super().check(problem, result.half())  # 16 bits that NumPy has
