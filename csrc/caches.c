@@ -1,4 +1,5 @@
-/* The system is asked once, when the library is loaded: where CPUID traps, as in virtual machines, that takes a while. */
+/* The system is asked once, when the library is loaded: where CPUID traps, as in virtual machines, that takes a
+ * while. */
 #include "caches.h"
 
 #include <unistd.h>

@@ -112,10 +112,10 @@ typedef struct qk_gemm_tile {
 /* A register tile and the packers that feed it: the kernel dictates the layout.
  *
  * A panel of B is n columns, n being nr, or for the last panel what is left, rounded up to n_unit: [k_steps][n][kr]
- * bytes. A panel of A is m <= mr rows, exactly, so that a short last panel costs no wasted multiplies: elements of a_bytes
- * each, either in turns like B, [k_steps][m][kr], or where a_by_rows row after row, a_stride bytes apart. k_steps =
- * ceil(k / kr); what lies past k or past the matrix's last column is zero. A kernel may keep parts of A's groups
- * complemented (neon does).
+ * bytes. A panel of A is m <= mr rows, exactly, so that a short last panel costs no wasted multiplies: elements of
+ * a_bytes each, either in turns like B, [k_steps][m][kr], or where a_by_rows row after row, a_stride bytes apart.
+ * k_steps = ceil(k / kr); what lies past k or past the matrix's last column is zero. A kernel may keep parts of A's
+ * groups complemented (neon does).
  *
  *      panel of B, kr = 4, n = 16:     k 0..3 of column 0 | k 0..3 of column 1 | ... | k 0..3 of column 15
  *                                      k 4..7 of column 0 | ...
@@ -127,8 +127,8 @@ typedef const struct qk_gemm_s8 {
     uint8_t a_signed, b_signed; /* the signedness that run() multiplies; the packers flip bytes to it */
 
     /* Pack `count` rows of A (columns of B): element (i, k) is src[i * stride + k * k_stride] ^ flip. Writes the
-     * sums over k of the flipped values to sums[0..count), for B zeros up to n, unless sums is NULL. a_stride is at least
-     * k_steps * kr * a_bytes, and a multiple of 4. */
+     * sums over k of the flipped values to sums[0..count), for B zeros up to n, unless sums is NULL. a_stride is at
+     * least k_steps * kr * a_bytes, and a multiple of 4. */
     void (*pack_a)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
                    void *panel, size_t a_stride, int32_t *sums);
     void (*pack_b)(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, size_t count, size_t k, uint8_t flip,
@@ -139,8 +139,8 @@ typedef const struct qk_gemm_s8 {
     void (*run)(const qk_gemm_tile *tile);
 
     /* run(), and store the sums straight from the registers as the store slot of that output does: m rows and n whole
-     * columns, with rows->row_sums and rows->a_zero_point NULL. `sums` is only read, and only to accumulate. An entry may
-     * be NULL: the driver then calls run() and the store slot. Indexed by qk_output. */
+     * columns, with rows->row_sums and rows->a_zero_point NULL. `sums` is only read, and only to accumulate. An
+     * entry may be NULL: the driver then calls run() and the store slot. Indexed by qk_output. */
     void (*run_store[QK_OUT_COUNT])(const qk_gemm_tile *tile, const qk_store_args *args, size_t column,
                                     const qk_store_rows *rows, void *out, size_t out_row_bytes);
 
@@ -174,16 +174,17 @@ typedef enum qk_codes { QK_CODES_U8, QK_CODES_U4, QK_CODES_U2, QK_CODES_COUNT } 
  *
  *      record:  codes [steps / per_byte][nr][kr] | scales [nr] | zero points [nr], where there are any
  *
- * steps = block / kr; block is a multiple of 32, and K is filled up to whole blocks with codes that meet zeros of A. A byte
- * holds per_byte codes, of so many steps that follow each other, the first in its lowest bits:
+ * steps = block / kr; block is a multiple of 32, and K is filled up to whole blocks with codes that meet zeros of
+ * A. A byte holds per_byte codes, of so many steps that follow each other, the first in its lowest bits:
  *
  *      4-bit codes, kr = 4:    byte i of column n in line j:   code[n][8 j + i] | code[n][8 j + 4 + i] << 4
  *
- * The decoder of a format turns a record into a plain one, whose codes are bytes, its scales float32, its zero points int32. */
+ * The decoder of a format turns a record into a plain one, whose codes are bytes, its scales float32, its zero
+ * points int32. */
 typedef struct qk_records {
     uint32_t block;
     uint8_t scale_bytes;     /* 2 for float16, 4 for float32 */
-    uint8_t has_zero_points; /* uint8 [nr]; otherwise all are `zero`, which the driver puts into qk_grouped_tile.terms */
+    uint8_t has_zero_points; /* uint8 [nr]; otherwise all are alike, and in qk_grouped_tile.terms */
     size_t bytes;            /* of a record */
 } qk_records;
 
@@ -229,9 +230,9 @@ static inline size_t qk_plain_bytes(const qk_records *records, size_t nr)
 }
 
 /* x[0..n) as three int8 numbers each, in blocks that share a power of two: x = scale * (64516 high + 254 middle + low),
- * but for less than the block's max|x| / 2**22, or 2**-127 where that is more; digits are in [-127, 127], digits[d] + k that of
- * x[k]. scales[d * row_blocks + b] is what digit d of block b is worth. Returns nonzero when x has a NaN or an infinity: the
- * digits are then unspecified. */
+ * but for less than the block's max|x| / 2**22, or 2**-127 where that is more; digits are in [-127, 127], digits[d]
+ * + k that of x[k]. scales[d * row_blocks + b] is what digit d of block b is worth. Returns nonzero when x has a
+ * NaN or an infinity: the digits are then unspecified. */
 typedef int qk_split_f32_type(const float *x, size_t n, size_t block, int8_t *const digits[3], float *scales,
                               size_t row_blocks);
 

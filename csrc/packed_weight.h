@@ -1,10 +1,10 @@
-/* The packed weight of a linear layer: one flat, position-independent buffer, so that it can be copied, stored and mapped
- * from a file.
+/* The packed weight of a linear layer: one flat, position-independent buffer, so that it can be copied, stored and
+ * mapped from a file.
  *
  *      qk_packed_weight header | panel 0: record 0, record 1, ... | panel 1 | ...
  *
- * Panels and records: qk_records in kernels.h. Each panel starts at a multiple of 64 bytes. Columns past n and values past k have
- * bits 0; columns past n have scale 0.
+ * Panels and records: qk_records in kernels.h. Each panel starts at a multiple of 64 bytes. Columns past n and
+ * values past k have bits 0; columns past n have scale 0.
  */
 #ifndef QK_PACKED_WEIGHT_H
 #define QK_PACKED_WEIGHT_H

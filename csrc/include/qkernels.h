@@ -165,8 +165,8 @@ uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds);
 
 /* ----------------------------------------------------------------------------------- low-bit weights, linear */
 
-/* A weight [N][K] as unsigned codes, one a byte: real = scale * (code - zero point). A row is cut into groups of `group` values
- * along k that share a scale and a zero point; group 0 is one group a row. group is a multiple of 32. */
+/* A weight [N][K] as unsigned codes, one a byte: real = scale * (code - zero point). A row is cut into groups of
+ * `group` values along k that share a scale and a zero point; group 0 is one group a row. group is a multiple of 32. */
 typedef struct qk_weight {
     size_t n, k, group;
     int bits;                   /* 8, 4 or 2 */

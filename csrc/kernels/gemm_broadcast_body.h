@@ -1,4 +1,5 @@
-/* acc[m][n] += a[m][k] * b[k][n] by broadcasting A, once for all x86 ISAs. A kernel file includes its vocabulary, defines
+/* acc[m][n] += a[m][k] * b[k][n] by broadcasting A, once for all x86 ISAs. A kernel file includes its vocabulary,
+ * defines
  *
  *      MR, NV                      the tile: rows, and vectors of LANES columns
  *      KR, A_BYTES, A_SIGNED       its groups along k, and the packed elements of A
@@ -17,9 +18,10 @@
  *
  * Rows stay apart, so that packing A is a copy. A few rows leave multipliers idle while a sum waits for its last
  * addition: `chains` independent sums fill them.
- * Memory: with five rows or more B comes from the L1 or L2 cache, where an earlier tile or `prefetch` has brought it, and
- * the lines of the output are asked for a line a step: together they would fill the line buffers, and the loads from A
- * would have to wait for them. With fewer rows reading B is the work, in several streams, AHEAD bytes ahead.
+ * Memory: with five rows or more B comes from the L1 or L2 cache, where an earlier tile or `prefetch` has brought
+ * it, and the lines of the output are asked for a line a step: together they would fill the line buffers, and the
+ * loads from A would have to wait for them. With fewer rows reading B is the work, in several streams, AHEAD bytes
+ * ahead.
  * Tails: tiles of every height and width; k by the packers' zeros.
  */
 #ifndef QK_GEMM_BROADCAST_BODY_H
@@ -32,9 +34,17 @@
 #include "kernels/store_body.h"
 #include "kernels/unroll.h"
 
-enum { NR = NV * LANES, B_VECTOR = LANES * KR /* bytes */, LINE = 64, STEP_OF_A = KR * A_BYTES, AHEAD = 4096, LINES_AHEAD = 32 };
+enum {
+    NR = NV * LANES,
+    B_VECTOR = LANES * KR, /* bytes */
+    STEP_OF_A = KR * A_BYTES,
+    LINE = 64,
+    AHEAD = 4096,
+    LINES_AHEAD = 32
+};
 
-/* The sums of a tile: chain c, row i and vector j at [(c * m + i) * v + j], as far as the unrolled loops are written. */
+/* The sums of a tile: chain c, row i and vector j at [(c * m + i) * v + j], as far as the unrolled loops are
+ * written. */
 typedef vi sums_of_tile[32];
 
 /* What becomes of a tile's sums: they go to tile->sums, or with the arguments of run_store to the output. */
@@ -112,8 +122,8 @@ QK_INLINE void add_steps(vi *acc, position *at, const size_t steps, const size_t
 }
 
 /* The first steps of a tile, with each a line of its m rows of output, out_lines a row; how many steps these were. */
-QK_INLINE size_t add_first_steps(vi *acc, position *at, const destination *to, size_t steps, const size_t m, const size_t v,
-                                 const size_t out_lines)
+QK_INLINE size_t add_first_steps(vi *acc, position *at, const destination *to, size_t steps, const size_t m,
+                                 const size_t v, const size_t out_lines)
 {
     const size_t first = m * out_lines < steps ? m * out_lines : steps;
     uintptr_t line = (uintptr_t)to->out;
@@ -224,7 +234,8 @@ static void pack_a(const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride, siz
  *      line 0   a0 a1 a2 a3 ...        a0 b0 a1 b1 ...        a0 b0 c0 d0 | a1 b1 c1 d1 | ...
  *      line 1   b0 b1 b2 b3 ...        c0 d0 c1 d1 ...
  */
-static inline void interleave_lines(const uint8_t *src, ptrdiff_t k_stride, __m128i flip, uint8_t *groups, int32_t *sums)
+static inline void interleave_lines(const uint8_t *src, ptrdiff_t k_stride, __m128i flip, uint8_t *groups,
+                                    int32_t *sums)
 {
     __m128i line[KR], group[KR];
     for (int i = 0; i < KR; i++)

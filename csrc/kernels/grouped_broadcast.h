@@ -1,8 +1,8 @@
-/* The multiply of weights in blocks along k on all x86 ISAs, for kernels/gemm_grouped_body.h. A kernel file includes the
- * vocabulary of its ISA, defines
+/* The multiply of weights in blocks along k on all x86 ISAs, for kernels/gemm_grouped_body.h. A kernel file
+ * includes the vocabulary of its ISA, defines
  *
  *      MR, NV                             the tile: rows, and vectors of LANES columns
- *      SUM_STEPS                          how many steps of codes below 16 add_codes may sum before `widened`; 0: any number
+ *      SUM_STEPS                          steps of codes below 16 that add_codes may sum before `widened`; 0: any number
  *      add_codes(acc, codes, a, small)    acc + the products of 32 bits of A, in every lane, with such a vector
  *      widened(acc)                       with SUM_STEPS: sums of small codes as int32
  *
@@ -28,7 +28,7 @@ QK_INLINE void add_step(vi *acc, const int8_t *a, size_t a_stride, const uint8_t
                         const coding in)
 {
     vi codes[NV];
-    __asm__ volatile("" : "+r"(line)); /* or a line would stay in registers from step to step, and sums would be spilled */
+    __asm__ volatile("" : "+r"(line)); /* or a line would stay in registers over its steps, and sums would be spilled */
     QK_UNROLL4(j, NV, {
         codes[j] = load_codes(line + j * CODES);
         if (in.bits < 8)

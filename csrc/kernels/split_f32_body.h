@@ -1,5 +1,5 @@
-/* Block floating point, once for all SIMD ISAs (see affine_f32_body.h); the formulas, and why every step but the first rounding
- * is exact, are those of csrc/split.h. Tails use _part loads and stores. */
+/* Block floating point, once for all SIMD ISAs (see affine_f32_body.h); the formulas, and why every step but the
+ * first rounding is exact, are those of csrc/split.h. Tails use _part loads and stores. */
 #ifndef QK_SPLIT_F32_BODY_H
 #define QK_SPLIT_F32_BODY_H
 

@@ -3,9 +3,9 @@
  *      x:  | stream 0 | stream 1 | ... | stream 7 |     two vectors of each stream in turn, into eight sums
  *
  * Why eight streams: each lies in other pages, and the hardware prefetchers follow a page each, so that more of them
- * fetch at once. On an Ice Lake core one stream reads DRAM at 11.4 GB/s and eight at 14.7; from L2 and L3 both are about
- * equally fast, and software prefetches slow L2 down without gain elsewhere. Two vectors a turn: a whole line where a
- * vector has 32 bytes, and half the loop's overhead.
+ * fetch at once. On an Ice Lake core one stream reads DRAM at 11.4 GB/s and eight at 14.7; from L2 and L3 both are
+ * about equally fast, and software prefetches slow L2 down without gain elsewhere. Two vectors a turn: a whole line
+ * where a vector has 32 bytes, and half the loop's overhead.
  */
 #ifndef QK_SUM_U32_BODY_H
 #define QK_SUM_U32_BODY_H

@@ -8,8 +8,8 @@
  *
  * A B that comes as plain bytes serves this product alone. Where one block of rows takes each of its panels, a panel is
  * packed when its turn comes, is multiplied out of the L2 cache, and makes room for the next: packed B costs no memory
- * and no traffic. More blocks, or parts above each other, would each pack it again (256 x 4096 x 4096 in two blocks took
- * 1.2 times as long, avx512vnni): there all of B is packed first.
+ * and no traffic. More blocks, or parts above each other, would each pack it again (256 x 4096 x 4096 in two blocks
+ * took 1.2 times as long, avx512vnni): there all of B is packed first.
  *
  * While a chunk of B is multiplied, the kernels prefetch the one that follows it in memory, a slice with every tile.
  *
@@ -206,7 +206,8 @@ static void multiply_part(void *context, size_t i)
     const size_t tiles = ceil_div(m, mr), panels = ceil_div(p->b->n, nr);
     const size_t r = i / p->column_parts, c = i % p->column_parts;
     const size_t tiles_end = share(tiles, p->row_parts, r + 1) * mr, row_end = tiles_end < m ? tiles_end : m;
-    const size_t first_col = share(panels, p->column_parts, c) * nr, col_end = share(panels, p->column_parts, c + 1) * nr;
+    const size_t first_col = share(panels, p->column_parts, c) * nr;
+    const size_t col_end = share(panels, p->column_parts, c + 1) * nr;
     uint8_t *scratch = p->scratch + i * p->part_bytes;
     block rows = {
         .packed_a = scratch,
@@ -227,8 +228,8 @@ static void multiply_part(void *context, size_t i)
 
 /* ------------------------------------------------------------------------------------------------- products */
 
-/* The grid of parts: as many as threads and work allow, of nearly equal size; among those, along the longer side, so that
- * the larger operand is read once. */
+/* The grid of parts: as many as threads and work allow, of nearly equal size; among those, along the longer side,
+ * so that the larger operand is read once. */
 static void cut_into_parts(qk_product *p)
 {
     const size_t m = p->args->a.rows, n = p->b->n;

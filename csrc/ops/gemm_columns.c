@@ -133,7 +133,9 @@ qk_status qk_prepare_columns(qk_product *p)
         float scale = args->scales[args->scales_count == 1 ? 0 : j];
         mult[j] = args->output == QK_OUT_Q8 ? scale / args->out_scale : scale;
         largest = mult[j] > largest ? mult[j] : largest;
-        bias[j] = !args->bias_f32 ? -0.0f : args->output == QK_OUT_Q8 ? args->bias_f32[j] / args->out_scale : args->bias_f32[j];
+        bias[j] = args->bias_f32 ? args->bias_f32[j] : -0.0f;
+        if (args->output == QK_OUT_Q8)
+            bias[j] /= args->out_scale;
         if (!isfinite(bias[j]))
             return QK_SCALE_OVERFLOW;
     }

@@ -1,14 +1,14 @@
 /* A linear layer with a packed weight: x W' + bias.
  *
- *      for each block of rows of x that fits the L2 cache       as int8 rows: quantized, or in three digits (linear_rows.c)
- *        for each part of the columns                           one a thread
- *          for each panel of the weight
- *            a few tiles of rows: they decode in registers      ABREAST panels at a time, which stay in the L2 cache
- *            else, for each chunk of blocks that fits the L1 cache:  decode it; a tile for every mr rows
+ *      for each block of rows of x that fits the L2 cache     as int8 rows: quantized, or as digits (linear_rows.c)
+ *        for each part of the columns                         one a thread
+ *          few rows, for ABREAST panels of the weight:        tiles that decode in registers
+ *          many rows, for each panel:
+ *            for each chunk of blocks that fits the L1 cache  decode it, and multiply it by all rows, tile by tile
  *          from the sums to the output
  *
- * The order of the float operations does not depend on any of this: blocks of a panel come one after the other, and each
- * column is by itself.
+ * The order of the float operations does not depend on any of this: blocks of a panel come one after the other, and
+ * each column is by itself.
  */
 #include <math.h>
 #include <stdatomic.h>
@@ -52,7 +52,10 @@ typedef struct range {
     size_t first, end;
 } range;
 
-static range part_of(size_t count, size_t i, size_t parts) { return (range){count * i / parts, count * (i + 1) / parts}; }
+static range part_of(size_t count, size_t i, size_t parts)
+{
+    return (range){count * i / parts, count * (i + 1) / parts};
+}
 
 /* ------------------------------------------------------------------------------------------------- panels */
 
@@ -111,7 +114,8 @@ static void finish_panel(const linear *l, size_t panel, range rows, const float 
     const size_t nr = l->gemm->nr, col = panel * nr, n = least(nr, l->w->n - col);
     for (size_t row = rows.first; row < rows.end; row++, sums += l->rows.digits * nr) {
         float *out = args->out + (l->first_row + row) * l->w->n + col;
-        qk_kernels.finish_f32(sums, nr, l->rows.digits, n, l->rows.row_scales[row], l->bias + col, args->low, args->high, out);
+        qk_kernels.finish_f32(sums, nr, l->rows.digits, n, l->rows.row_scales[row], l->bias + col, args->low, args->high,
+                              out);
         if (l->activate)
             l->activate(out, n);
     }
@@ -190,7 +194,10 @@ qk_status qk_linear(const qk_linear_args *args)
             return QK_BAD_BIAS;
     if (args->m == 0 || l.w->n == 0)
         return QK_OK;
-    l.activate = args->activation == QK_GELU ? qk_kernels.gelu_f32 : args->activation == QK_SILU ? qk_kernels.silu_f32 : NULL;
+    if (args->activation == QK_GELU)
+        l.activate = qk_kernels.gelu_f32;
+    else if (args->activation == QK_SILU)
+        l.activate = qk_kernels.silu_f32;
 
     /* A block of rows takes half the L2 cache; tiles cut it into whole rows of x. */
     const size_t unit = l.gemm->mr[l.w->codes] * digits, row_bytes = qk_int8_rows_size(l.w, args->rows, unit) / unit;

@@ -10,7 +10,8 @@ static qk_int8_rows shape_of(const qk_packed_weight *w, qk_rows rows)
 {
     /* Rows an odd number of lines apart, lest the rows of a tile meet in the same sets of the cache. */
     const size_t lines = round_up((size_t)w->blocks * w->records.block) / CACHE_LINE | 1;
-    return (qk_int8_rows){.digits = rows == QK_ROWS_FLOAT32 ? 3 : 1, .a_stride = lines * CACHE_LINE, .blocks = w->blocks};
+    const size_t digits = rows == QK_ROWS_FLOAT32 ? 3 : 1;
+    return (qk_int8_rows){.digits = digits, .a_stride = lines * CACHE_LINE, .blocks = w->blocks};
 }
 
 size_t qk_int8_rows_size(const qk_packed_weight *w, qk_rows rows, size_t m)
@@ -61,12 +62,12 @@ qk_status qk_set_int8_row(const qk_int8_rows *to, const qk_packed_weight *w, qk_
         if (qk_kernels.split_f32(x, k, w->records.block, digits, to->scales + first * to->blocks, to->blocks))
             status = QK_NOT_FINITE;
     } else if (k > 0) {
-        const size_t block = rows == QK_ROWS_INT8 ? k : w->records.block;
-        const qk_layout layout = {.rows = 1, .cols = k, .block = block, .channels = 1, .scales = (k + block - 1) / block};
+        const size_t block = rows == QK_ROWS_INT8 ? k : w->records.block, count = (k + block - 1) / block;
+        const qk_layout layout = {.rows = 1, .cols = k, .block = block, .channels = 1, .scales = count};
         float *scales = rows == QK_ROWS_INT8 ? to->row_scales + row : to->scales + first * to->blocks;
         int32_t *zero_points = to->terms + first * to->blocks; /* all are 0; the memory is free so far */
-        status = qk_dynamic_quantize(x, &layout, (qk_qtype){-128, 127, 1}, (qk_scheme){.symmetric = 1}, (uint8_t *)a, scales,
-                                     zero_points);
+        status = qk_dynamic_quantize(x, &layout, (qk_qtype){-128, 127, 1}, (qk_scheme){.symmetric = 1}, (uint8_t *)a,
+                                     scales, zero_points);
     }
     for (size_t d = 0; d < to->digits; d++) {
         memset(a + d * to->a_stride + k, 0, padded - k);

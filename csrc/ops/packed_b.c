@@ -39,7 +39,8 @@ static int lay_out(uint64_t k, uint64_t n, qk_packed_b *b, uint64_t *total)
     return add_part(&b->panel_bytes, k_steps, (uint64_t)gemm->nr * gemm->kr, &ignored) &&
            add_part(total, 1, sizeof *b, &ignored) && add_part(total, b->padded_n, 4, &b->zero_point) &&
            add_part(total, b->padded_n, 4, &b->column_sums) &&
-           add_part(total, whole_panels, b->panel_bytes, &b->panels) && add_part(total, k_steps, last * gemm->kr, &ignored);
+           add_part(total, whole_panels, b->panel_bytes, &b->panels) &&
+           add_part(total, k_steps, last * gemm->kr, &ignored);
 }
 
 qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)

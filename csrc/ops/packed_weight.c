@@ -1,4 +1,5 @@
-/* Pack the codes, scales and zero points of a weight into the panels of the selected ISA's kernel, and unpack them again. */
+/* Pack the codes, scales and zero points of a weight into the panels of the selected ISA's kernel, and unpack them
+ * again. */
 #include "packed_weight.h"
 
 #include <string.h>
@@ -37,7 +38,7 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
         .k = weight->k,
         .panels = ceil_div(sizeof *w, ALIGNMENT) * ALIGNMENT,
         .group = weight->group == 0 || weight->group >= weight->k ? (blocks ? blocks : 1) * block : weight->group,
-        .records = {.block = block, .scale_bytes = (uint8_t)weight->scale_bytes, .has_zero_points = weight->zero_points != NULL},
+        .records = {block, (uint8_t)weight->scale_bytes, weight->zero_points != NULL, 0},
         .blocks = (uint32_t)blocks,
         .codes = (uint8_t)codes_of_bits(weight->bits),
         .isa = (uint8_t)qk_kernels.isa_of[QK_SLOT_gemm_grouped],
@@ -46,7 +47,8 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
         .zero = (uint8_t)(1 << (weight->bits - 1)),
     };
     w->flip = weight->bits == 8 && gemm->bytes_signed ? 0x80 : 0;
-    w->records.bytes = gemm->nr * ((size_t)block * (size_t)weight->bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
+    w->records.bytes =
+        gemm->nr * ((size_t)block * (size_t)weight->bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
     uint64_t bytes;
     if (blocks > UINT32_MAX || weight->n > PTRDIFF_MAX || __builtin_mul_overflow(blocks, w->records.bytes, &bytes) ||
         __builtin_add_overflow(bytes, ALIGNMENT - 1, &bytes))
@@ -133,7 +135,9 @@ static qk_status check_weight(const qk_weight *weight, size_t groups)
     }
     for (size_t i = 0; i < codes; i++)
         all |= weight->codes[i];
-    return all_zero_points >> (weight->bits - 1) >> 1 ? QK_BAD_ZERO_POINT : all >> (weight->bits - 1) >> 1 ? QK_OUT_OF_RANGE : QK_OK;
+    if (all_zero_points >> weight->bits)
+        return QK_BAD_ZERO_POINT;
+    return all >> weight->bits ? QK_OUT_OF_RANGE : QK_OK;
 }
 
 qk_status qk_pack_weight(const qk_weight *weight, void *packed)

@@ -11,7 +11,8 @@ static buffer a_buffer = {.name = "A"}, terms_buffer = {.name = "terms"},
               sums_buffer = {.name = "sums"}, expected_sums = {.name = "expected sums"};
 
 enum { MOST_PANELS = 2 };
-static float start_sums[MOST_PANELS][QK_MAX_MR * QK_MAX_NR], product[MOST_PANELS][QK_MAX_MR * QK_MAX_NR]; /* rows nr apart */
+static float start_sums[MOST_PANELS][QK_MAX_MR * QK_MAX_NR]; /* rows nr apart */
+static float product[MOST_PANELS][QK_MAX_MR * QK_MAX_NR];
 
 /* ---------------------------------------------------------------------------------------------- a product */
 
@@ -20,10 +21,12 @@ static size_t most_rows(qk_gemm_grouped_type *g, int codes)
     return g->mr[codes] > g->few[codes] ? g->mr[codes] : g->few[codes];
 }
 
-/* As many rows of A as a tile can have, each in [-127, 127], with terms and scales. Nothing lies behind the last row's last block. */
+/* As many rows of A as a tile can have, each in [-127, 127], with terms and scales. Nothing lies behind the last
+ * row's last block. */
 static void make_rows(qk_grouped_tile *tile, enum byte_pattern pattern, int scaled)
 {
-    const size_t m = most_rows(weight.gemm, weight.shape.codes), blocks = weight.shape.blocks, block = weight.shape.block;
+    const size_t m = most_rows(weight.gemm, weight.shape.codes);
+    const size_t blocks = weight.shape.blocks, block = weight.shape.block;
     const size_t k = blocks * block;
     tile->m = (uint32_t)m;
     tile->a_stride = (k + 63) / 64 * 64 + 64 * random_below(3);

@@ -3,8 +3,8 @@
  *
  * Codes below 16 leave room in vpmaddubsw's int16 pair sums: 8 steps come to at most 8 * 2 * 15 * 127 = 30480, and
  * are then widened by vpmaddwd with ones. Codes of 8 bits have no such room: their nibbles are multiplied apart.
- * Registers: 6 x 16, plain records: 12 accumulators, 2 of codes, 1 broadcast of A, 1 product = 16. Decoding takes 2 more; codes
- * of 8 bits 4 of nibbles, 2 of factors and 2 of products: 4 and 3 rows at once.
+ * Registers: 6 x 16, plain records: 12 accumulators, 2 of codes, 1 broadcast of A, 1 product = 16. Decoding takes 2
+ * more; codes of 8 bits 4 of nibbles, 2 of factors and 2 of products: 4 and 3 rows at once.
  */
 #include "kernels/avx2/grouped_avx2.h"
 

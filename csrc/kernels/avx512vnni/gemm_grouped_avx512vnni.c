@@ -1,5 +1,5 @@
-/* Weights in blocks along k, int8 x uint8 codes -> int32 -> float32, by vpdpbusd on 512-bit vectors; loop, layout and trick:
- * kernels/gemm_grouped_body.h, kernels/grouped_broadcast.h.
+/* Weights in blocks along k, int8 x uint8 codes -> int32 -> float32, by vpdpbusd on 512-bit vectors; loop, layout
+ * and trick: kernels/gemm_grouped_body.h, kernels/grouped_broadcast.h.
  *
  * Registers (6 x 64): 24 accumulators, 4 of codes, 1 broadcast of A, and of packed records the mask.
  */

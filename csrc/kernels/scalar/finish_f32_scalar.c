@@ -2,8 +2,8 @@
 #include "kernels.h"
 #include "requant.h"
 
-void qk_finish_f32_scalar(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias, float low,
-                          float high, float *out)
+void qk_finish_f32_scalar(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias,
+                          float low, float high, float *out)
 {
     for (size_t j = 0; j < n; j++) {
         float sum = sums[j];

@@ -1,5 +1,6 @@
-/* Weights in blocks along k, in plain C: the fallback and the oracle. Layout and formula: qk_records and qk_grouped_tile in
- * kernels.h; kr = 1, and 16 columns let a compiler keep sums in vector registers of the baseline ISA. */
+/* Weights in blocks along k, in plain C: the fallback and the oracle. Layout and formula: qk_records and
+ * qk_grouped_tile in kernels.h; kr = 1, and 16 columns let a compiler keep sums in vector registers of the baseline
+ * ISA. */
 #include <math.h>
 #include <string.h>
 
@@ -9,7 +10,10 @@
 
 enum { MR = 4, NR = 16, KR = 1 };
 
-static inline size_t code_bytes(const qk_records *records, const unsigned bits) { return records->block * NR * bits / 8; }
+static inline size_t code_bytes(const qk_records *records, const unsigned bits)
+{
+    return records->block * NR * bits / 8;
+}
 
 static float scale_of(const qk_records *records, const uint8_t *scales, size_t j)
 {

@@ -13,7 +13,8 @@ QK_DEFINE_PACKERS(scalar, 1, NR, 1, 1)
 
 static inline void tile_rows(const qk_gemm_tile *tile, const size_t m)
 {
-    const int8_t *a = (const int8_t *)tile->a + tile->first_step * m, *b = (const int8_t *)tile->b + tile->first_step * NR;
+    const int8_t *a = (const int8_t *)tile->a + tile->first_step * m;
+    const int8_t *b = (const int8_t *)tile->b + tile->first_step * NR;
     uint32_t acc[MR][NR] = {{0}};
     for (size_t k = 0; k < tile->k_steps; k++, a += m, b += NR)
         for (size_t i = 0; i < m; i++)

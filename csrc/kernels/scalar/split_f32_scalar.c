@@ -7,7 +7,8 @@
 #include "requant.h"
 #include "split.h"
 
-int qk_split_f32_scalar(const float *x, size_t n, size_t block, int8_t *const digits[3], float *scales, size_t row_blocks)
+int qk_split_f32_scalar(const float *x, size_t n, size_t block, int8_t *const digits[3], float *scales,
+                        size_t row_blocks)
 {
     int bad = 0;
     for (size_t at = 0, b = 0; at < n; at += block, b++) {
