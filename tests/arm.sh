@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
 # dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs the checks and the
-# Python tests under qemu's user mode, two jobs at a time: all tests on the last CPU, on the others those that depend on
-# the ISA (--this-isa). For Debian; root is needed only if tools are missing.
+# Python tests under qemu's user mode, two jobs at a time: on each CPU those that depend on the ISA (--this-isa), under its
+# best one, and on the last CPU the others, too. For Debian; root is needed only if tools are missing.
 #
 # An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
 # ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
@@ -150,9 +150,8 @@ for cpu in "${cpus[@]}"; do
 done
 
 last=${cpus[-1]}
-start "$last" results python_tests "$last" -m "not any_isa" # the longest first
-start "$last" others python_tests "$last" -m any_isa
-for cpu in "${cpus[@]::${#cpus[@]}-1}"; do
+start "$last" others python_tests "$last" -m any_isa # the longest first
+for cpu in "${cpus[@]}"; do
     start "$cpu" results python_tests "$cpu" --this-isa
 done
 for cpu in "${cpus[@]}"; do
