@@ -184,7 +184,8 @@ void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t 
 /* The ISA whose layout `packed` has. */
 int qk_packed_weight_isa(const void *packed);
 
-/* How the rows of x enter a product: as int8 with one scale a row or a block of k, or exactly, as float32. */
+/* How the rows of x enter a product: as int8 with one scale a row or a block of k, or at float32's accuracy, as
+ * integers of 23 bits on a power of two a block (csrc/split.h). */
 typedef enum qk_rows { QK_ROWS_INT8, QK_ROWS_INT8_BLOCKS, QK_ROWS_FLOAT32 } qk_rows;
 
 typedef enum qk_activation { QK_CLAMP, QK_GELU, QK_SILU } qk_activation;
