@@ -20,14 +20,16 @@ FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trappi
 # What a program or extension module with these sources is linked with.
 LIBRARIES = ["-lm", "-pthread"]
 
-_AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"]
+_AVX512 = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni",
+           "-mprefer-vector-width=512"]
 
 # isa: (architecture as in the compiler's predefined macros, flags)
 ISA_FLAGS = {
     "scalar": (None, []),
     "avx2": ("__x86_64__", ["-mavx2", "-mfma", "-mf16c"]),
     "avxvnni": ("__x86_64__", ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"]),
-    "avx512vnni": ("__x86_64__", [*_AVX512, "-mprefer-vector-width=512"]),
+    "avx512vnni": ("__x86_64__", _AVX512),
+    "avx512vbmi": ("__x86_64__", [*_AVX512, "-mavx512vbmi", "-mavx512vbmi2", "-mavx512vpopcntdq", "-mavx512bitalg"]),
     "neon": ("__aarch64__", ["-march=armv8-a"]),
     "neon_dotprod": ("__aarch64__", ["-march=armv8.2-a+dotprod"]),
     "neon_i8mm": ("__aarch64__", ["-march=armv8.2-a+dotprod+i8mm"]),

@@ -13,6 +13,7 @@
     X(QK_CPU_AVXVNNI, "avx_vnni")      /* VEX-encoded vpdpbusd */                                            \
     X(QK_CPU_AVX512, "avx512")         /* F, BW, DQ and VL, zmm and mask state enabled */                    \
     X(QK_CPU_AVX512VNNI, "avx512_vnni") /* EVEX-encoded vpdpbusd */                                          \
+    X(QK_CPU_AVX512VBMI, "avx512_vbmi") /* VBMI, VBMI2, VPOPCNTDQ and BITALG, which came together */         \
     X(QK_CPU_NEON, "neon")             /* Advanced SIMD */                                                   \
     X(QK_CPU_DOTPROD, "dotprod")       /* SDOT, UDOT */                                                      \
     X(QK_CPU_I8MM, "i8mm")             /* SMMLA, UMMLA, USMMLA, USDOT */

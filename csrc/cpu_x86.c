@@ -41,6 +41,8 @@ uint32_t qk_cpu_probe(void)
         features |= QK_CPU_AVX512;
         if (BIT(c, 11))
             features |= QK_CPU_AVX512VNNI;
+        if (BIT(c, 1) /* VBMI */ && BIT(c, 6) /* VBMI2 */ && BIT(c, 12) /* BITALG */ && BIT(c, 14) /* VPOPCNTDQ */)
+            features |= QK_CPU_AVX512VBMI;
     }
     if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && BIT(a, 4))
         features |= QK_CPU_AVXVNNI;

@@ -12,12 +12,13 @@ import pytest
 import qkernels
 from qkernels import _core
 
-ISAS = ["scalar", "avx2", "avxvnni", "avx512vnni", "neon", "neon_dotprod", "neon_i8mm"]
+ISAS = ["scalar", "avx2", "avxvnni", "avx512vnni", "avx512vbmi", "neon", "neon_dotprod", "neon_i8mm"]
 INFO = qkernels.cpu_info()
 ARCH = "arm" if INFO["arch"] in ("aarch64", "arm64") else INFO["arch"]
 CPUINFO_FLAGS = {
     "avx2": "avx2",
     "avx512vnni": "avx512_vnni",
+    "avx512vbmi": "avx512_vpopcntdq",
     "neon_dotprod": "asimddp",
     "neon_i8mm": "i8mm",
 }
