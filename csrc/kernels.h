@@ -166,27 +166,55 @@ enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
 
 /* -------------------------------------------------------------------------------- weights in blocks along k */
 
-/* How the codes of a weight are stored. */
-typedef enum qk_codes { QK_CODES_U8, QK_CODES_U4, QK_CODES_U2, QK_CODES_COUNT } qk_codes;
-
 /* A weight W [N][K] lies in panels of nr rows of W (columns of the product), a panel as records, one for each block of
  * k values that share a scale:
  *
- *      record:  codes [steps / per_byte][nr][kr] | scales [nr] | zero points [nr], where there are any
+ *      record:  codes [block * bits / 8][nr] | scales [nr] | zero points [nr], where there are any
  *
- * steps = block / kr; block is a multiple of 32, and K is filled up to whole blocks with codes that meet zeros of
- * A. A byte holds per_byte codes, of so many steps that follow each other, the first in its lowest bits:
+ * block is a multiple of 32, and K is filled up to whole blocks with codes that meet zeros of A. Evenly spaced codes
+ * and those of a table lie in lines [steps / per_byte][nr][kr], steps = block / kr: a byte holds per_byte codes, of so
+ * many steps that follow each other, the first in its lowest bits:
  *
  *      4-bit codes, kr = 4:    byte i of column n in line j:   code[n][8 j + i] | code[n][8 j + 4 + i] << 4
  *
- * The decoder of a format turns a record into a plain one, whose codes are bytes, its scales float32, its zero
- * points int32. */
+ * Signs and trellises lie in planes: 32 values of k (a chunk) take `bits` planes [nr] of 32 bits, so that a vector holds
+ * the same bits of many columns.
+ *
+ *      signs:    bit q of byte i of the plane is that of k = 4 q + i
+ *      trellis:  32 values are a word, a ring of 4 * bits bytes; byte i of plane j is byte i * bits + j of it. The state
+ *                of k = 4 q + i is the QK_STATE_BITS bits of the ring from bit (8 i + q) * bits on
+ *      fine:     a block is a ring of 32-bit numbers, those of a chunk one a plane. The state of value k of the block is
+ *                the `window` bits of the ring from bit k * bits on
+ *
+ * The decoder of a format turns a record into a plain one, whose codes are bytes in steps [nr][kr], its scales float32,
+ * its zero points int32. */
 typedef struct qk_records {
     uint32_t block;
     uint8_t scale_bytes;     /* 2 for float16, 4 for float32 */
     uint8_t has_zero_points; /* uint8 [nr]; otherwise all are alike, and in qk_grouped_tile.terms */
+    uint8_t row_tables;      /* a table for each row of W, not one for all */
+    uint8_t window;          /* bits of a fine trellis' state */
     size_t bytes;            /* of a record */
 } qk_records;
+
+/* Levels, as the bytes to multiply, aligned to 64:
+ *
+ *      a table                  16
+ *      row_tables               [nr][16], at qk_row_table_at
+ *      a trellis                [6][64]: the m-th time with states whose m highest bits are at their low end:
+ *                               levels[m][x] = levels[0][x >> m | x << (6 - m) & 63] */
+enum { QK_TABLE = 16, QK_STATE_BITS = 6, QK_STATES = 1 << QK_STATE_BITS };
+
+/* The level of a state of a fine trellis: the sum of four numbers of 6 bits, nearly normal; -126 to 126. */
+#define QK_FINE_FACTOR 0xcbac1fedu
+#define QK_FINE_MASK 0x3f3f3f3fu
+enum { QK_FINE_MIDDLE = 126 };
+
+static inline int32_t qk_fine_level(uint32_t state)
+{
+    const uint32_t bytes = state * QK_FINE_FACTOR & QK_FINE_MASK;
+    return (int32_t)((bytes & 0xff) + (bytes >> 8 & 0xff) + (bytes >> 16 & 0xff) + (bytes >> 24)) - QK_FINE_MIDDLE;
+}
 
 /* A tile of the product with such a weight. For each block b in order, and each row i < m and column j < nr:
  *
@@ -203,6 +231,7 @@ typedef struct qk_grouped_tile {
     uint32_t m, blocks;
     const uint8_t *b; /* records */
     const qk_records *records;
+    const uint8_t *levels; /* of packed records that have them */
     uint32_t panels;    /* of the weight, block by block in turns: memory is faster in several streams */
     size_t panel_bytes; /* their distance */
     float *sums;        /* [panels][m][nr], aligned to 64 bytes */
@@ -213,15 +242,28 @@ typedef struct qk_grouped_tile {
 typedef const struct qk_gemm_grouped {
     uint8_t mr[QK_CODES_COUNT], few[QK_CODES_COUNT]; /* the most rows of run and of run_packed */
     uint8_t nr, kr;
-    uint8_t bytes_signed; /* 8-bit codes are multiplied as int8: stored as code ^ 0x80, with zero points 128 less */
+    uint8_t bytes_signed; /* bytes are multiplied as int8: 8-bit codes and levels + 128 are stored ^ 0x80, and their
+                             zero points are 128 less */
+    uint8_t lanes; /* of 16 bytes, in a vector of codes */
 
     /* Plain records that such codes were decoded to, m <= mr of the codes. */
     void (*run[QK_CODES_COUNT])(const qk_grouped_tile *tile);
-    /* Packed records, decoded in registers, m <= few of the codes: reads each weight once. */
+    /* Packed records, decoded in registers, m <= few of the codes: reads each weight once. NULL where few is 0; not for
+     * tables by row. */
     void (*run_packed[QK_CODES_COUNT])(const qk_grouped_tile *tile);
     /* `blocks` packed records to plain ones, qk_plain_bytes apart; both aligned to 64 bytes. */
-    void (*decode[QK_CODES_COUNT])(const uint8_t *packed, const qk_records *records, size_t blocks, uint8_t *plain);
+    void (*decode[QK_CODES_COUNT])(const uint8_t *packed, const qk_records *records, const uint8_t *levels,
+                                   size_t blocks, uint8_t *plain);
 } qk_gemm_grouped_type;
+
+/* Where the table of column n is among those of a panel: a vector of codes is looked up in the tables of the first column
+ * of each lane, then in those of the second one, ... */
+static inline size_t qk_row_table_at(qk_gemm_grouped_type *gemm, size_t n)
+{
+    const size_t of_lane = QK_TABLE / gemm->kr, of_vector = of_lane * gemm->lanes;
+    const size_t vector = n / of_vector, lane = n % of_vector / of_lane;
+    return ((vector * of_lane + n % of_lane) * gemm->lanes + lane) * QK_TABLE;
+}
 
 /* The bytes of a plain record. */
 static inline size_t qk_plain_bytes(const qk_records *records, size_t nr)

@@ -7,7 +7,7 @@ arguments as users give them.
 
 from c_qkernels cimport *
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 
 cimport cython
 cimport numpy as cnp

@@ -1,6 +1,6 @@
 # csrc/include/qkernels.h, in the same order.
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "qkernels.h" nogil:
     ctypedef enum qk_status:
@@ -107,14 +107,23 @@ cdef extern from "qkernels.h" nogil:
     int QK_READ_BLOCK
     uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds)
 
+    ctypedef enum qk_codes:
+        QK_CODES_TRELLIS2
+        QK_CODES_FINE2
+        QK_CODES_COUNT
+
     ctypedef struct qk_weight:
         size_t n, k, group
-        int bits
+        qk_codes coding
+        int window
         int scale_bytes
         const uint8_t *codes
+        const int8_t *levels
+        int row_tables
         const void *scales
         const uint8_t *zero_points
 
+    size_t qk_weight_block(size_t k, size_t group)
     qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes)
     qk_status qk_pack_weight(const qk_weight *weight, void *packed)
     void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)

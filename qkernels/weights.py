@@ -47,7 +47,8 @@ class QuantizedWeight:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
-            None if zero_points is None else _by_group(zero_points, "zero_points", shape), self.bits, self.group_size)
+            None if zero_points is None else _by_group(zero_points, "zero_points", shape),
+            {8: 0, 4: 1, 2: 2}[self.bits], self.group_size)
 
     @property
     def shape(self):

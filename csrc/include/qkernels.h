@@ -165,17 +165,39 @@ uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds);
 
 /* ----------------------------------------------------------------------------------- low-bit weights, linear */
 
-/* A weight [N][K] as unsigned codes, one a byte: real = scale * (code - zero point). A row is cut into groups of
- * `group` values along k that share a scale and a zero point; group 0 is one group a row. group is a multiple of 32. */
+/* What the codes of a weight are. */
+typedef enum qk_codes {
+    QK_CODES_U8, /* evenly spaced: real = scale * (code - zero point), in 8, 4 or 2 bits */
+    QK_CODES_U4,
+    QK_CODES_U2,
+    QK_CODES_U1,       /* signs: real = scale where the code is 1, -scale where it is 0 */
+    QK_CODES_TABLE,    /* 4 bits: real = scale * levels[code] */
+    QK_CODES_TRELLIS2, /* 2, 3 or 4 bits: real = scale * levels[state], a state being 6 bits of a word of 32 weights */
+    QK_CODES_TRELLIS3,
+    QK_CODES_TRELLIS4,
+    QK_CODES_FINE2, /* 2, 3 or 4 bits: real = scale * qk_fine_level(state), 12 to 16 bits of a block */
+    QK_CODES_FINE3,
+    QK_CODES_FINE4,
+    QK_CODES_COUNT
+} qk_codes;
+
+/* A weight [N][K]. A row is cut into groups of `group` values along k that share a scale and a zero point; group 0 is one
+ * group a row. group is a multiple of 32. */
 typedef struct qk_weight {
     size_t n, k, group;
-    int bits;                   /* 8, 4 or 2 */
-    int scale_bytes;            /* 2: float16; 4: float32 */
-    const uint8_t *codes;       /* [N][K] */
-    const void *scales;         /* [N][groups] */
-    const uint8_t *zero_points; /* [N][groups], or NULL: 2**(bits - 1) everywhere */
+    qk_codes coding;
+    int window;           /* bits of a state of QK_CODES_FINE */
+    int scale_bytes;      /* 2: float16; 4: float32 */
+    const uint8_t *codes; /* [N][K], one a byte; of a trellis [N][blocks * block * bits / 8], the bits of its words one
+                             after the other, the lowest first */
+    const int8_t *levels; /* [16] or [N][16] of a table, [64] of a trellis, or NULL */
+    int row_tables;       /* levels is [N][16] */
+    const void *scales;   /* [N][groups] */
+    const uint8_t *zero_points; /* [N][groups] of evenly spaced codes, or NULL: 2**(bits - 1) everywhere */
 } qk_weight;
 
+/* The values along k that are summed as integers: a divisor of the group, or nearly equal parts of a whole row. */
+size_t qk_weight_block(size_t k, size_t group);
 /* Packed for the selected ISA's kernel: one flat buffer of qk_packed_weight_size bytes, aligned to 64. */
 qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes);
 qk_status qk_pack_weight(const qk_weight *weight, void *packed);

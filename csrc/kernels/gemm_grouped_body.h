@@ -11,6 +11,9 @@
  *      load_zeros(p)                      LANES bytes as int32
  *      add_block(acc, a, a_stride, codes, block, m, in)    acc + the products of m rows and a record
  *      ROWS, load_terms, spread_zeros, sums_of_row         where acc keeps which sum: kernels/grouped_by_row.h
+ *      SIGN_ROWS, TABLE_ROWS, TRELLIS_ROWS                 rows that decode these in registers, or 0
+ *      look_up(table, codes), look_up_by_row(tables, codes) table[code], codes below 16; by row: the tables of a vector
+ *      and what kernels/grouped_planes.h asks for
  *
  * includes this file, and calls QK_DEFINE_GEMM_GROUPED(isa).
  *
@@ -28,6 +31,7 @@
 
 #include "kernels.h"
 #include "kernels/grouped_codes.h"
+#include "kernels/grouped_planes.h"
 #include "kernels/unroll.h"
 
 enum { LINE_VECTORS = NR * KR / sizeof(vi) };
@@ -94,8 +98,9 @@ QK_INLINE void run_record(const qk_grouped_tile *tile, size_t b, const int8_t *a
     scale_block(acc, scales, scaled ? tile->a_scales + b : NULL, tile->row_blocks, sums, m, scaled);
 }
 
-QK_INLINE void run_tile(const qk_grouped_tile *tile, const size_t m, const coding in, const int scaled)
+QK_INLINE void run_tile(const qk_grouped_tile *tile, const size_t m, coding in, const int scaled)
 {
+    in.levels = tile->levels;
     const size_t record_bytes = in.plain ? qk_plain_bytes(tile->records, NR) : tile->records->bytes;
     const uint8_t *records = tile->b;
     const int8_t *a = tile->a;
@@ -118,28 +123,43 @@ QK_INLINE void run_rows(const qk_grouped_tile *tile, const coding in, const size
 
 /* ------------------------------------------------------------------------------------------------- decoders */
 
-QK_INLINE void decode(const uint8_t *packed, const qk_records *records, size_t blocks, uint8_t *plain, const int bits)
+/* Codes in lines to plain ones. */
+QK_INLINE void decode_lines(const uint8_t *line, const qk_records *records, uint8_t *step, const coding in)
 {
-    const coding in = {.bits = bits};
-    const size_t lines = records->block / KR * bits / 8, scale_bytes = records->scale_bytes;
-    for (size_t b = 0; b < blocks; b++, packed += records->bytes, plain += qk_plain_bytes(records, NR)) {
-        const uint8_t *line = packed;
-        uint8_t *step = plain;
-        for (size_t left = lines; left > 0; left--, line += NR * KR) {
-            prefetch_codes(line, NR * KR);
-            QK_UNROLL4(s, 8 / bits, {
-                QK_UNROLL8(x, LINE_VECTORS, {
-                    const vi codes = load_codes(line + x * sizeof(vi));
-                    store_codes(step + x * sizeof(vi), bits < 8 ? codes_at(codes, s * bits, (1 << bits) - 1) : codes);
-                })
-                step += NR * KR;
+    for (size_t left = records->block / KR * in.bits / 8; left > 0; left--, line += NR * KR) {
+        prefetch_codes(line, NR * KR);
+        QK_UNROLL4(s, 8 / in.bits, {
+            QK_UNROLL8(x, LINE_VECTORS, {
+                vi codes = load_codes(line + x * sizeof(vi));
+                if (in.bits < 8)
+                    codes = codes_at(codes, s * in.bits, (1 << in.bits) - 1);
+                if (in.table)
+                    codes = records->row_tables ? look_up_by_row(in.levels + x * sizeof(vi) * QK_TABLE / KR, codes)
+                                                : look_up(in.levels, codes);
+                store_codes(step + x * sizeof(vi), codes);
             })
-        }
-        const uint8_t *zeros = line + scale_bytes * NR;
-        float *plain_scales = (float *)step;
+            step += NR * KR;
+        })
+    }
+}
+
+QK_INLINE void decode(const uint8_t *packed, const qk_records *records, const uint8_t *levels, size_t blocks, uint8_t *plain,
+                      coding in, const int fine)
+{
+    in.levels = levels;
+    const size_t code_bytes = records->block * NR * in.bits / 8, scale_bytes = records->scale_bytes;
+    for (size_t b = 0; b < blocks; b++, packed += records->bytes, plain += qk_plain_bytes(records, NR)) {
+        if (fine)
+            decode_fine(packed, records, plain, in.bits);
+        else if (in.planes)
+            decode_planes(packed, records->block, plain, in);
+        else
+            decode_lines(packed, records, plain, in);
+        const uint8_t *scales = packed + code_bytes, *zeros = scales + scale_bytes * NR;
+        float *plain_scales = (float *)(plain + records->block * NR);
         int32_t *plain_zeros = (int32_t *)(plain_scales + NR);
         QK_UNROLL4(j, NV, {
-            vf_store(plain_scales + j * LANES, load_scales(line + j * LANES * scale_bytes, scale_bytes));
+            vf_store(plain_scales + j * LANES, load_scales(scales + j * LANES * scale_bytes, scale_bytes));
             if (records->has_zero_points)
                 vi_store(plain_zeros + j * LANES, load_record_zeros(zeros, j * LANES, in));
         })
@@ -148,35 +168,52 @@ QK_INLINE void decode(const uint8_t *packed, const qk_records *records, size_t b
 
 /* ----------------------------------------------------------------------------------------------- descriptor */
 
-#define QK_DEFINE_CODES(width)                                                                               \
-    static void run_packed_u##width(const qk_grouped_tile *tile)                                             \
+/* X(name, rows of run_packed, fine, coding) */
+#define QK_EACH_CODING(X)                                                                                    \
+    X(U8, BYTE_ROWS, 0, .bits = 8)                                                                           \
+    X(U4, FEW, 0, .bits = 4, .small = 1)                                                                     \
+    X(U2, FEW, 0, .bits = 2, .small = 1)                                                                     \
+    X(U1, SIGN_ROWS, 0, .bits = 1, .small = 1, .planes = 1)                                                  \
+    X(TABLE, TABLE_ROWS, 0, .bits = 4, .table = 1)                                                           \
+    X(TRELLIS2, TRELLIS_ROWS, 0, .bits = 2, .planes = 1)                                                     \
+    X(TRELLIS3, TRELLIS_ROWS, 0, .bits = 3, .planes = 1)                                                     \
+    X(TRELLIS4, TRELLIS_ROWS, 0, .bits = 4, .planes = 1)                                                     \
+    X(FINE2, 0, 1, .bits = 2)                                                                                \
+    X(FINE3, 0, 1, .bits = 3)                                                                                \
+    X(FINE4, 0, 1, .bits = 4)
+
+#define QK_DEFINE_CODING(name, rows, fine, ...)                                                              \
+    static inline void run_packed_##name(const qk_grouped_tile *tile)                                        \
     {                                                                                                        \
-        run_rows(tile, (coding){.bits = width, .small = width < 8}, width < 8 ? FEW : BYTE_ROWS);            \
+        run_rows(tile, (coding){__VA_ARGS__}, rows);                                                         \
     }                                                                                                        \
-    static void decode_u##width(const uint8_t *packed, const qk_records *records, size_t blocks,             \
-                                uint8_t *plain)                                                              \
+    static void decode_##name(const uint8_t *packed, const qk_records *records, const uint8_t *levels,       \
+                              size_t blocks, uint8_t *plain)                                                 \
     {                                                                                                        \
-        decode(packed, records, blocks, plain, width);                                                       \
+        decode(packed, records, levels, blocks, plain, (coding){__VA_ARGS__}, fine);                         \
     }
 
+#define QK_ROWS_OF(name, rows, fine, ...) [QK_CODES_##name] = rows,
+#define QK_RUN_PACKED(name, rows, fine, ...) [QK_CODES_##name] = (rows) ? run_packed_##name : NULL,
+#define QK_DECODE(name, rows, fine, ...) [QK_CODES_##name] = decode_##name,
+#define QK_RUNS(bytes, small)                                                                                \
+    {bytes, small, small, small, bytes, bytes, bytes, bytes, bytes, bytes, bytes}
+
 #define QK_DEFINE_GEMM_GROUPED(isa)                                                                          \
-    QK_DEFINE_CODES(8)                                                                                       \
-    QK_DEFINE_CODES(4)                                                                                       \
-    QK_DEFINE_CODES(2)                                                                                       \
+    QK_EACH_CODING(QK_DEFINE_CODING)                                                                         \
     static void run_bytes(const qk_grouped_tile *tile)                                                       \
     {                                                                                                        \
         run_rows(tile, (coding){.bits = 8, .plain = 1}, BYTE_ROWS);                                          \
     }                                                                                                        \
-    static void run_small(const qk_grouped_tile *tile)                                                       \
+    static inline void run_small(const qk_grouped_tile *tile)                                                \
     {                                                                                                        \
         run_rows(tile, (coding){.bits = 8, .plain = 1, .small = 1}, MR);                                     \
     }                                                                                                        \
     qk_gemm_grouped_type qk_gemm_grouped_##isa = {                                                           \
-        .mr = {BYTE_ROWS, MR, MR}, .few = {BYTE_ROWS, FEW, FEW}, .nr = NR, .kr = KR,                         \
-        .bytes_signed = BYTES_SIGNED,                                                                        \
-        .run = {run_bytes, SMALL_APART ? run_small : run_bytes, SMALL_APART ? run_small : run_bytes},        \
-        .run_packed = {run_packed_u8, run_packed_u4, run_packed_u2},                                         \
-        .decode = {decode_u8, decode_u4, decode_u2},                                                         \
+        .mr = QK_RUNS(BYTE_ROWS, MR), .few = {QK_EACH_CODING(QK_ROWS_OF)}, .nr = NR, .kr = KR,               \
+        .bytes_signed = BYTES_SIGNED, .lanes = sizeof(vi) / 16,                                              \
+        .run = QK_RUNS(run_bytes, SMALL_APART ? run_small : run_bytes),                                      \
+        .run_packed = {QK_EACH_CODING(QK_RUN_PACKED)}, .decode = {QK_EACH_CODING(QK_DECODE)},                \
     };
 
 #endif

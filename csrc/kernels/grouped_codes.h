@@ -5,9 +5,11 @@
 #include "kernels.h"
 #include "kernels/unroll.h"
 
-/* How a record stores its codes, all constants: their bits; whether they are below 16; whether the record is plain. */
+/* How a record stores its codes, constants but for the levels: their bits; whether the bytes to multiply are below 16;
+ * whether the record is plain; whether codes in lines are looked up; whether they lie in planes. */
 typedef struct coding {
-    int bits, small, plain;
+    int bits, small, plain, table, planes;
+    const uint8_t *levels;
 } coding;
 
 /* Ask for what follows these codes, AHEAD bytes before its use: with few rows reading the weight is the work. */

@@ -94,7 +94,8 @@ static void multiply_panel(const linear *l, size_t panel, range rows, float *sum
     size_t block = 0, blocks;
     do {
         blocks = least(l->chunk, l->w->blocks - block);
-        gemm->decode[l->w->codes](records + block * l->w->records.bytes, &l->w->records, blocks, plain);
+        gemm->decode[l->w->codes](records + block * l->w->records.bytes, &l->w->records, qk_weight_levels(l->w, panel),
+                                  blocks, plain);
         for (size_t i = 0; i < tiles; i++) {
             const range part = part_of(m, i, tiles);
             prefetch_part(records + (block + blocks) * l->w->records.bytes, blocks * l->w->records.bytes, i, tiles);
@@ -132,6 +133,7 @@ static void multiply_few(const linear *l, range panels, range rows, float *sums)
         const size_t m = (part.end - part.first) * digits;
         qk_grouped_tile tile = tile_of(l, part.first * digits, m, 0, l->w->blocks);
         tile.b = qk_weight_panel(l->w, panels.first);
+        tile.levels = qk_weight_levels(l->w, panels.first);
         tile.panels = (uint32_t)(panels.end - panels.first);
         tile.sums = sums;
         l->gemm->run_packed[l->w->codes](&tile);
@@ -210,7 +212,8 @@ qk_status qk_linear(const qk_linear_args *args)
     const size_t rows_bytes = qk_int8_rows_size(l.w, args->rows, block_rows);
     const size_t bias_bytes = round_up(qk_weight_panels(l.w) * nr * sizeof(float));
     l.plain_bytes = round_up(l.chunk * qk_plain_bytes(&l.w->records, nr));
-    const size_t part_rows = ceil_div(block_rows, l.row_parts) * digits, few = l.gemm->few[l.w->codes];
+    const size_t few = l.w->records.row_tables ? 0 : l.gemm->few[l.w->codes] / digits * digits;
+    const size_t part_rows = ceil_div(block_rows, l.row_parts) * digits;
     l.few_tiles = part_rows <= FEW_TILES * few;
     l.part_bytes = l.plain_bytes + round_up((l.few_tiles ? ABREAST * few : part_rows) * nr * sizeof(float));
     uint8_t *memory = aligned_alloc(CACHE_LINE, rows_bytes + bias_bytes + l.parts * l.part_bytes + CACHE_LINE);

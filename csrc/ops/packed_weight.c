@@ -7,51 +7,72 @@
 #include "float16.h"
 #include "threads.h"
 
-enum { ALIGNMENT = 64, UNIT = 32 /* blocks are multiples of it */, LARGEST_BLOCK = 256, SMALL = 1 << 18 };
+enum { ALIGNMENT = 64, UNIT = 32 /* blocks are multiples of it */, LARGEST_BLOCK = 256, SMALL = 1 << 18, LEVEL_ZERO = 128 };
 
 static uint64_t ceil_div(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }
 
-/* The values along k that kernels sum as integers: a divisor of the group, or nearly equal parts of a whole row. */
-static uint32_t block_of(uint64_t k, uint64_t group)
+size_t qk_weight_block(size_t k, size_t group)
 {
     if (group == 0 || group >= k) {
         const uint64_t parts = k ? ceil_div(k, LARGEST_BLOCK) : 1, part = k ? ceil_div(k, parts) : 1;
-        return (uint32_t)(ceil_div(part, UNIT) * UNIT);
+        return ceil_div(part, UNIT) * UNIT;
     }
-    uint32_t block = LARGEST_BLOCK;
+    size_t block = LARGEST_BLOCK;
     while (group % block)
         block -= UNIT;
     return block;
 }
 
-static qk_codes codes_of_bits(int bits) { return bits == 8 ? QK_CODES_U8 : bits == 4 ? QK_CODES_U4 : QK_CODES_U2; }
-static unsigned bits_of(const qk_packed_weight *w) { return 8u >> w->codes; }
+/* What the codes of each coding are. */
+typedef enum kind { SPACED, SIGNS, TABLE, TRELLIS, FINE } kind;
+
+static const struct {
+    uint8_t kind, bits;
+} codings[] = {
+    [QK_CODES_U8] = {SPACED, 8},        [QK_CODES_U4] = {SPACED, 4},        [QK_CODES_U2] = {SPACED, 2},
+    [QK_CODES_U1] = {SIGNS, 1},         [QK_CODES_TABLE] = {TABLE, 4},      [QK_CODES_TRELLIS2] = {TRELLIS, 2},
+    [QK_CODES_TRELLIS3] = {TRELLIS, 3}, [QK_CODES_TRELLIS4] = {TRELLIS, 4}, [QK_CODES_FINE2] = {FINE, 2},
+    [QK_CODES_FINE3] = {FINE, 3},       [QK_CODES_FINE4] = {FINE, 4},
+};
+
+static kind kind_of(const qk_packed_weight *w) { return codings[w->codes].kind; }
+static unsigned bits_of(const qk_packed_weight *w) { return codings[w->codes].bits; }
 
 /* The header of a packed weight; 0 when a size overflows. */
 static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total)
 {
     qk_gemm_grouped_type *gemm = qk_kernels.gemm_grouped;
-    const uint32_t block = block_of(weight->k, weight->group);
+    const unsigned bits = codings[weight->coding].bits;
+    const kind kind = codings[weight->coding].kind;
+    const uint32_t block = (uint32_t)qk_weight_block(weight->k, weight->group);
     const uint64_t blocks = ceil_div(weight->k, block);
+    const int is_one_group = weight->group == 0 || weight->group >= weight->k;
     *w = (qk_packed_weight){
         .n = weight->n,
         .k = weight->k,
-        .panels = ceil_div(sizeof *w, ALIGNMENT) * ALIGNMENT,
-        .group = weight->group == 0 || weight->group >= weight->k ? (blocks ? blocks : 1) * block : weight->group,
-        .records = {block, (uint8_t)weight->scale_bytes, weight->zero_points != NULL, 0},
+        .levels = ceil_div(sizeof *w, ALIGNMENT) * ALIGNMENT,
+        .group = is_one_group ? (blocks ? blocks : 1) * block : weight->group,
+        .records = {
+            .block = block,
+            .scale_bytes = (uint8_t)weight->scale_bytes,
+            .has_zero_points = weight->zero_points != NULL,
+            .row_tables = weight->row_tables != 0,
+            .window = (uint8_t)weight->window,
+        },
         .blocks = (uint32_t)blocks,
-        .codes = (uint8_t)codes_of_bits(weight->bits),
+        .codes = (uint8_t)weight->coding,
         .isa = (uint8_t)qk_kernels.isa_of[QK_SLOT_gemm_grouped],
         .nr = gemm->nr,
         .kr = gemm->kr,
-        .zero = (uint8_t)(1 << (weight->bits - 1)),
+        .zero = (uint8_t)(kind == SIGNS ? 1 : kind == SPACED ? 1 << (bits - 1) : LEVEL_ZERO),
+        .flip = (bits == 8 || kind >= TABLE) && gemm->bytes_signed ? 0x80 : 0,
     };
-    w->flip = weight->bits == 8 && gemm->bytes_signed ? 0x80 : 0;
-    w->records.bytes =
-        gemm->nr * ((size_t)block * (size_t)weight->bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
+    w->panels = w->levels + (kind == TRELLIS ? QK_STATE_BITS * QK_STATES : kind == TABLE ? ALIGNMENT : 0);
+    w->table_bytes = weight->row_tables ? (uint64_t)gemm->nr * QK_TABLE : 0;
+    w->records.bytes = gemm->nr * ((size_t)block * bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
     uint64_t bytes;
     if (blocks > UINT32_MAX || weight->n > PTRDIFF_MAX || __builtin_mul_overflow(blocks, w->records.bytes, &bytes) ||
-        __builtin_add_overflow(bytes, ALIGNMENT - 1, &bytes))
+        __builtin_add_overflow(bytes, w->table_bytes + ALIGNMENT - 1, &bytes))
         return 0;
     w->panel_bytes = bytes / ALIGNMENT * ALIGNMENT;
     return !__builtin_mul_overflow(qk_weight_panels(w), w->panel_bytes, total) &&
@@ -77,20 +98,71 @@ typedef struct packing {
 
 static size_t groups_of(const qk_packed_weight *w) { return ceil_div(w->k, w->group); }
 
-/* The kr codes of column j of a panel in one step: where their bytes are in a record, and their bit there. */
+/* The bytes of a record before its scales. */
+static size_t code_bytes(const qk_packed_weight *w) { return (size_t)w->records.block * w->nr * bits_of(w) / 8; }
+
+/* Where a code is in a record, or a byte of a stream. */
 typedef struct place {
     size_t byte;
     unsigned shift;
 } place;
 
-static place place_of(const qk_packed_weight *w, size_t j, size_t step)
+/* Of the kr codes of column j in one step of lines: the first one. */
+static place place_in_lines(const qk_packed_weight *w, size_t j, size_t step)
 {
     const unsigned bits = bits_of(w), per_byte = 8 / bits;
     return (place){(step / per_byte * w->nr + j) * w->kr, (unsigned)(step % per_byte) * bits};
 }
 
-/* The bytes of a record before its scales. */
-static size_t code_bytes(const qk_packed_weight *w) { return (size_t)w->records.block * w->nr * bits_of(w) / 8; }
+/* Of byte i of plane p, counted from the record's first chunk. */
+static size_t place_in_planes(const qk_packed_weight *w, size_t j, size_t p, size_t i) { return (p * w->nr + j) * 4 + i; }
+
+/* Of byte b of a block's stream. */
+static size_t place_of_stream(const qk_packed_weight *w, size_t j, size_t b)
+{
+    const size_t bits = bits_of(w), chunk = b / (4 * bits), at = b % (4 * bits);
+    if (kind_of(w) == FINE)
+        return place_in_planes(w, j, b / 4, b % 4);
+    return place_in_planes(w, j, chunk * bits + at % bits, at / bits);
+}
+
+/* One row's codes between plain arrays and column j of a record: block `b` of it. */
+static void move_codes(const qk_packed_weight *w, size_t b, size_t j, uint8_t *record, uint8_t *row, const int pack)
+{
+    const size_t block = w->records.block, first = b * block, values = w->k - first < block ? w->k - first : block;
+    const unsigned bits = bits_of(w), mask = (1u << bits) - 1;
+    const uint8_t flip = kind_of(w) == SPACED ? w->flip : 0; /* others are no bytes to multiply, but select one */
+    if (kind_of(w) >= TRELLIS) {
+        const size_t bytes = block * bits / 8;
+        for (size_t i = 0; i < bytes; i++) {
+            uint8_t *byte = record + place_of_stream(w, j, i);
+            *(pack ? byte : row + b * bytes + i) = pack ? row[b * bytes + i] : *byte;
+        }
+        return;
+    }
+    const size_t run = kind_of(w) == SIGNS ? 1 : w->kr;
+    for (size_t p = 0; p < values; p += run) {
+        const place at = kind_of(w) == SIGNS
+                             ? (place){place_in_planes(w, j, p / UNIT, p % 4), (unsigned)(p % UNIT / 4)}
+                             : place_in_lines(w, j, p / w->kr);
+        for (size_t i = 0; i < run && p + i < values; i++) {
+            uint8_t *code = row + first + p + i;
+            if (pack)
+                record[at.byte + i] |= (uint8_t)((*code ^ flip) << at.shift);
+            else
+                *code = (uint8_t)((record[at.byte + i] >> at.shift & mask) ^ flip);
+        }
+    }
+}
+
+/* The bytes of a row of codes. */
+static size_t row_bytes(const qk_packed_weight *w)
+{
+    return kind_of(w) >= TRELLIS ? (size_t)w->blocks * w->records.block * bits_of(w) / 8 : w->k;
+}
+
+/* A level as the byte to multiply. */
+static uint8_t level_byte(const qk_packed_weight *w, int8_t level) { return (uint8_t)(level + LEVEL_ZERO) ^ w->flip; }
 
 /* A task: one panel. */
 static void pack_panel(void *context, size_t panel)
@@ -99,19 +171,18 @@ static void pack_panel(void *context, size_t panel)
     const qk_weight *weight = job->weight;
     const qk_packed_weight *w = job->header;
     const size_t col = panel * w->nr, count = w->n - col < w->nr ? w->n - col : w->nr;
-    const size_t block = w->records.block, scale_bytes = w->records.scale_bytes, groups = groups_of(w);
+    const size_t scale_bytes = w->records.scale_bytes, groups = groups_of(w);
     uint8_t *record = qk_weight_panel(w, panel);
-    memset(record, 0, w->panel_bytes);
+    memset(qk_weight_panel(w, panel) - w->table_bytes, 0, w->panel_bytes);
+    for (size_t j = 0; w->records.row_tables && j < count; j++)
+        for (size_t c = 0; c < QK_TABLE; c++)
+            qk_weight_levels(w, panel)[qk_row_table_at(qk_kernels.gemm_grouped, j) + c] =
+                level_byte(w, weight->levels[(col + j) * QK_TABLE + c]);
     for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
-        const size_t first = b * block, values = w->k - first < block ? w->k - first : block, group = first / w->group;
+        const size_t group = b * w->records.block / w->group;
         uint8_t *scales = record + code_bytes(w), *zero_points = scales + w->nr * scale_bytes;
         for (size_t j = 0; j < count; j++) {
-            const uint8_t *codes = weight->codes + (col + j) * w->k + first;
-            for (size_t p = 0; p < values; p += w->kr) {
-                const place at = place_of(w, j, p / w->kr);
-                for (size_t i = 0; i < w->kr && p + i < values; i++)
-                    record[at.byte + i] |= (uint8_t)((codes[p + i] ^ w->flip) << at.shift);
-            }
+            move_codes(w, b, j, record, (uint8_t *)weight->codes + (col + j) * row_bytes(w), 1);
             const size_t number = (col + j) * groups + group;
             memcpy(scales + j * scale_bytes, (const uint8_t *)weight->scales + number * scale_bytes, scale_bytes);
             if (weight->zero_points)
@@ -120,11 +191,26 @@ static void pack_panel(void *context, size_t panel)
     }
 }
 
+/* The levels that all rows share. */
+static void pack_levels(const qk_weight *weight, const qk_packed_weight *w)
+{
+    uint8_t *levels = qk_weight_levels(w, 0);
+    if (kind_of(w) == TABLE && !w->records.row_tables)
+        for (size_t c = 0; c < QK_TABLE; c++)
+            levels[c] = level_byte(w, weight->levels[c]);
+    for (size_t m = 0; kind_of(w) == TRELLIS && m < QK_STATE_BITS; m++)
+        for (size_t x = 0; x < QK_STATES; x++) {
+            const size_t state = (x >> m | x << (QK_STATE_BITS - m)) % QK_STATES;
+            levels[m * QK_STATES + x] = level_byte(w, weight->levels[state]);
+        }
+}
+
 static int positive(float x) { return x > 0.0f && x <= 3.402823466e38f; }
 
-static qk_status check_weight(const qk_weight *weight, size_t groups)
+static qk_status check_weight(const qk_weight *weight, const qk_packed_weight *w)
 {
-    const size_t scales = weight->n * groups, codes = weight->n * weight->k;
+    const size_t scales = weight->n * groups_of(w), codes = weight->n * row_bytes(w);
+    const unsigned bits = kind_of(w) >= TRELLIS ? 8 : bits_of(w); /* of what is checked */
     uint8_t all = 0, all_zero_points = 0;
     for (size_t i = 0; i < scales; i++) {
         const float scale = weight->scale_bytes == 2 ? qk_float_of_half(((const uint16_t *)weight->scales)[i])
@@ -135,9 +221,9 @@ static qk_status check_weight(const qk_weight *weight, size_t groups)
     }
     for (size_t i = 0; i < codes; i++)
         all |= weight->codes[i];
-    if (all_zero_points >> weight->bits)
+    if (all_zero_points >> bits)
         return QK_BAD_ZERO_POINT;
-    return all >> weight->bits ? QK_OUT_OF_RANGE : QK_OK;
+    return all >> bits ? QK_OUT_OF_RANGE : QK_OK;
 }
 
 qk_status qk_pack_weight(const qk_weight *weight, void *packed)
@@ -146,11 +232,12 @@ qk_status qk_pack_weight(const qk_weight *weight, void *packed)
     uint64_t total;
     if (!lay_out(weight, header, &total))
         return QK_TOO_LARGE;
-    const qk_status status = check_weight(weight, groups_of(header));
+    const qk_status status = check_weight(weight, header);
     if (status != QK_OK)
         return status;
     packing job = {weight, header};
     const size_t panels = qk_weight_panels(header);
+    pack_levels(weight, header);
     if (header->k * header->n >= SMALL)
         qk_parallel_for(pack_panel, &job, panels);
     else
@@ -162,19 +249,13 @@ qk_status qk_pack_weight(const qk_weight *weight, void *packed)
 void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
 {
     const qk_packed_weight *w = packed;
-    const size_t groups = groups_of(w), scale_bytes = w->records.scale_bytes, block = w->records.block;
-    const unsigned mask = (1u << bits_of(w)) - 1;
+    const size_t groups = groups_of(w), scale_bytes = w->records.scale_bytes;
     for (size_t n = 0; n < w->n; n++) {
         const size_t j = n % w->nr;
-        const uint8_t *record = qk_weight_panel(w, n / w->nr);
+        uint8_t *record = qk_weight_panel(w, n / w->nr);
         for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
-            const size_t first = b * block, values = w->k - first < block ? w->k - first : block;
-            for (size_t p = 0; p < values; p += w->kr) {
-                const place at = place_of(w, j, p / w->kr);
-                for (size_t i = 0; i < w->kr && p + i < values; i++)
-                    codes[n * w->k + first + p + i] = (uint8_t)((record[at.byte + i] >> at.shift & mask) ^ w->flip);
-            }
-            const size_t number = n * groups + first / w->group;
+            move_codes(w, b, j, record, codes + n * row_bytes(w), 0);
+            const size_t number = n * groups + b * w->records.block / w->group;
             const uint8_t *record_scales = record + code_bytes(w);
             memcpy((uint8_t *)scales + number * scale_bytes, record_scales + j * scale_bytes, scale_bytes);
             if (w->records.has_zero_points)

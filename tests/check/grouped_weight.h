@@ -10,24 +10,23 @@ typedef struct weight_shape {
     qk_codes codes;
     size_t block, blocks;
     uint8_t scale_bytes, has_zero_points;
+    uint8_t row_tables, window;
 } weight_shape;
 
 typedef struct grouped_weight {
     qk_gemm_grouped_type *gemm;
     weight_shape shape;
     qk_records records;
-    uint8_t flip; /* what codes are stored xor: see bytes_signed */
+    uint8_t flip; /* what bytes are stored xor: see bytes_signed */
     /* Of block b and column j at [b * nr + j]; without zero points one number, everywhere. */
     float scales[MAX_BLOCKS * QK_MAX_NR];
     uint8_t zeros[MAX_BLOCKS * QK_MAX_NR];
-    uint8_t codes[MAX_BLOCKS * QK_MAX_NR * MAX_BLOCK]; /* value k of it at [(b * nr + j) * block + k] */
-    buffer packed, plain;
+    uint8_t stored[MAX_BLOCKS * QK_MAX_NR * MAX_BLOCK]; /* what there is to pack: codes, or first bytes of a stream */
+    uint8_t codes[MAX_BLOCKS * QK_MAX_NR * MAX_BLOCK];  /* bytes to multiply: value k at [(b * nr + j) * block + k] */
+    buffer levels, packed, plain;
 } grouped_weight;
 
-static inline unsigned code_bits(qk_codes codes)
-{
-    return codes == QK_CODES_U8 ? 8 : codes == QK_CODES_U4 ? 4 : 2;
-}
+unsigned code_bits(qk_codes codes);
 
 /* The zero point as kernels count it. */
 static inline int32_t stored_zero(const grouped_weight *w, uint8_t zero) { return zero - w->flip; }

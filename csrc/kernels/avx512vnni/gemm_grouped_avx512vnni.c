@@ -3,33 +3,21 @@
  *
  * Registers (6 x 64): 24 accumulators, 4 of codes, 1 broadcast of A, and of packed records the mask.
  */
-#include "kernels/avx512vnni/simd_avx512vnni.h"
+#include "kernels/avx512vnni/grouped_avx512vnni.h"
 
-enum { MR = 6, NV = 4, FEW = 6, BYTE_ROWS = 6 };
-#define SUM_STEPS 0
+enum { TRELLIS_ROWS = 0 };
 
-static inline vi load_codes(const uint8_t *p) { return _mm512_load_si512(p); }
-static inline void store_codes(uint8_t *p, vi x) { _mm512_store_si512(p, x); }
-
-static inline vi codes_at(vi packed, int shift, int mask)
+/* 64 levels are four tables of 16; bits 4 and 5 of a state choose. */
+static inline vi look_up_state(const uint8_t *levels, vi state)
 {
-    return _mm512_and_si512(shift ? _mm512_srli_epi16(packed, (unsigned)shift) : packed, _mm512_set1_epi8((char)mask));
+    const vi low = _mm512_and_si512(state, _mm512_set1_epi8(15));
+    const __mmask64 bit4 = _mm512_test_epi8_mask(state, _mm512_set1_epi8(16));
+    const __mmask64 bit5 = _mm512_test_epi8_mask(state, _mm512_set1_epi8(32));
+    vi found = look_up(levels, low);
+    found = _mm512_mask_mov_epi8(found, bit4, look_up(levels + 16, low));
+    const vi upper = _mm512_mask_mov_epi8(look_up(levels + 32, low), bit4, look_up(levels + 48, low));
+    return _mm512_mask_mov_epi8(found, bit5, upper);
 }
-
-static inline vi add_codes(vi acc, vi codes_u8, vi a_s8, int small)
-{
-    (void)small;
-    return _mm512_dpbusd_epi32(acc, codes_u8, a_s8);
-}
-
-static inline vi zero_terms(vi zeros, vi terms) { return _mm512_madd_epi16(zeros, terms); }
-
-static inline vf load_scales(const uint8_t *p, size_t bytes)
-{
-    return bytes == 2 ? _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)p)) : _mm512_load_ps(p);
-}
-
-static inline vi load_zeros(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)p)); }
 
 #include "kernels/grouped_broadcast.h"
 #include "kernels/gemm_grouped_body.h"

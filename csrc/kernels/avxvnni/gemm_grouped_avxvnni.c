@@ -5,8 +5,9 @@
  */
 #include "kernels/avx2/grouped_avx2.h"
 
-enum { MR = 6, NV = 2, FEW = 6, BYTE_ROWS = 6 };
+enum { MR = 6, NV = 2, FEW = 6, BYTE_ROWS = 6, SIGN_ROWS = 4, TABLE_ROWS = 4, TRELLIS_ROWS = 0 };
 #define SUM_STEPS 0
+#define widened(acc) (acc)
 
 static inline vi add_codes(vi acc, vi codes_u8, vi a_s8, int small)
 {

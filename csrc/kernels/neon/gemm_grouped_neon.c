@@ -11,10 +11,13 @@
  * Registers: 4 x 4, codes below 16: 16 sums of a row and a column, 4 sums of a row, 4 of A, 4 of codes, 2 that these are put
  * together from = 30. Codes of 8 bits take 4 products more: 3 rows at once.
  */
+enum { NR = 4, KR = 8 };
+
 #include "kernels/neon/grouped_neon.h"
 #include "kernels/neon/multiply_neon.h"
 
-enum { MR = 4, FEW = MR, BYTE_ROWS = 3, NR = 4, KR = 8, NV = NR / LANES, BYTES_SIGNED = 1, SMALL_APART = 1 };
+enum { MR = 4, FEW = MR, BYTE_ROWS = 3, SIGN_ROWS = 0, TABLE_ROWS = 2, TRELLIS_ROWS = 0 };
+enum { NV = NR / LANES, BYTES_SIGNED = 1, SMALL_APART = 1 };
 enum { STEPS = CHUNK / KR, PAIRS = NR / 2 /* of columns */, HALVES = CHUNK / VECTOR, BATCH = 4 };
 
 #include "kernels/grouped_by_row.h"

@@ -9,10 +9,13 @@
  * latency of sdot takes 8 at a time to hide where there are two pipes, and a step has 4.
  * Registers (4 x 16): 16 accumulators, 8 of A, up to 4 of codes, and of packed records the mask.
  */
+enum { NR = 16, KR = 4 };
+
 #include "kernels/neon/grouped_neon.h"
 #include "kernels/neon_dotprod/dot_lane.h"
 
-enum { MR = 4, FEW = MR, BYTE_ROWS = MR, NR = 16, KR = 4, NV = NR / LANES, BYTES_SIGNED = 1, SMALL_APART = 0 };
+enum { MR = 4, FEW = MR, BYTE_ROWS = MR, SIGN_ROWS = 0, TABLE_ROWS = MR, TRELLIS_ROWS = 0 };
+enum { NV = NR / LANES, BYTES_SIGNED = 1, SMALL_APART = 0 };
 enum { STEPS = CHUNK / KR, A_STEPS = VECTOR / KR, AHEAD = 8 };
 
 #include "kernels/grouped_by_row.h"

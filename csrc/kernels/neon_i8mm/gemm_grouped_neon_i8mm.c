@@ -13,13 +13,16 @@
  * Registers (4 x 16): 16 accumulators, 8 of A, up to 4 of codes, and of packed records the mask.
  * Tails: the missing partner of an odd last row is that row once more, and its sums are dropped.
  */
+enum { NR = 16, KR = 8 };
+
 #include "kernels/neon/grouped_neon.h"
 
 #if !defined(__ARM_FEATURE_MATMUL_INT8)
 #error "compile this folder with the flags of csrc/build.py"
 #endif
 
-enum { MR = 4, FEW = MR, BYTE_ROWS = MR, NR = 16, KR = 8, NV = NR / LANES, BYTES_SIGNED = 0, SMALL_APART = 0 };
+enum { MR = 4, FEW = MR, BYTE_ROWS = MR, SIGN_ROWS = 0, TABLE_ROWS = MR, TRELLIS_ROWS = 0 };
+enum { NV = NR / LANES, BYTES_SIGNED = 0, SMALL_APART = 0 };
 enum { ROWS = 2, PAIRS = NV * ROWS /* of columns */, STEPS = CHUNK / KR, A_STEPS = VECTOR / KR, AHEAD = 4 };
 
 /* Of two rows: row 0, row 1, row 0, row 1. */
