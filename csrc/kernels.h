@@ -48,6 +48,15 @@ typedef qk_fake_quantize_f32_type qk_fake_quantize_cols_f32_type;
 typedef void qk_activate_f32_type(float *x, size_t n);
 typedef qk_activate_f32_type qk_gelu_f32_type, qk_silu_f32_type;
 
+/* The Walsh-Hadamard transform, in natural order, of each block of x[0..n), with a factor for each value before it or
+ * after it; block = 2**m (m = 0, 1, ...) divides n:
+ *
+ *      y = H (factors * x),  or  y = factors * (H x) where `after`,      H[i][j] = (-1)**popcount(i & j)
+ *
+ * For d = 1, 2, 4, ... below block, in this order, x[i] and x[i + d], wherever i & d is 0, become x[i] + x[i + d] and
+ * x[i] - x[i + d]; each product, sum and difference is rounded once. y may be x. */
+typedef void qk_hadamard_f32_type(const float *x, size_t n, size_t block, const float *factors, int after, float *y);
+
 /* -------------------------------------------------------------------------------------------------- packing */
 
 /* n bytes to ceil(n * bits / 8) bytes. Element i of a byte takes bits [i * bits, (i + 1) * bits), or with
@@ -295,6 +304,7 @@ typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_
     X(fake_quantize_cols_f32)                                                                                \
     X(gelu_f32)                                                                                              \
     X(silu_f32)                                                                                              \
+    X(hadamard_f32)                                                                                          \
     X(pack_u1)                                                                                               \
     X(pack_u2)                                                                                               \
     X(pack_u4)                                                                                               \

@@ -167,6 +167,7 @@ typedef struct timing {
     double peak;  /* work a ns of the instruction behind it, or 0 where that says nothing */
     double other; /* work a ns of another entry of the kernel's descriptor, or 0 */
     const char *other_name;
+    double memcpy_ns; /* of copying what a call reads, or 0 where that says nothing */
 } timing;
 
 int keep_timing(stopwatch *w);

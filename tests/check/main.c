@@ -76,6 +76,8 @@ static void bench_row(const kernel_row *row)
         printf("  %5.1f %% of peak", 100 * speed / t.peak);
     if (t.other > 0)
         printf(", %5.1f %% %s", 100 * t.other / t.peak, t.other_name);
+    if (t.memcpy_ns > 0)
+        printf("  %5.2f x memcpy's time", t.ns / t.memcpy_ns);
     printf("\n");
     fflush(stdout);
 }

@@ -41,6 +41,13 @@ static inline vi vf_is_nan(vf x) { return _mm256_castps_si256(_mm256_cmp_ps(x, x
 static inline vi vf_round(vf x) { return _mm256_cvtps_epi32(x); } /* half to even */
 static inline vi vf_bits(vf x) { return _mm256_castps_si256(x); }
 static inline vf vf_of_bits(vi x) { return _mm256_castsi256_ps(x); }
+/* Lanes i and i ^ d exchanged; d, a power of two below LANES, is a constant. */
+static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
+{
+    return d == 1   ? _mm256_permute_ps(x, 0xb1)
+           : d == 2 ? _mm256_permute_ps(x, 0x4e)
+                    : _mm256_permute2f128_ps(x, x, 0x01);
+}
 
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }

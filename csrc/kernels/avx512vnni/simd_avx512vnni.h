@@ -36,6 +36,14 @@ static inline vi vf_is_nan(vf x) { return _mm512_movm_epi32(_mm512_cmp_ps_mask(x
 static inline vi vf_round(vf x) { return _mm512_cvtps_epi32(x); } /* half to even */
 static inline vi vf_bits(vf x) { return _mm512_castps_si512(x); }
 static inline vf vf_of_bits(vi x) { return _mm512_castsi512_ps(x); }
+/* Lanes i and i ^ d exchanged; d, a power of two below LANES, is a constant. */
+static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
+{
+    return d == 1   ? _mm512_permute_ps(x, 0xb1)
+           : d == 2 ? _mm512_permute_ps(x, 0x4e)
+           : d == 4 ? _mm512_shuffle_f32x4(x, x, 0xb1)
+                    : _mm512_shuffle_f32x4(x, x, 0x4e);
+}
 
 static inline vi vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }

@@ -45,6 +45,8 @@ static inline vi vf_is_nan(vf x) { return vreinterpretq_s32_u32(vmvnq_u32(vceqq_
 static inline vi vf_round(vf x) { return vcvtnq_s32_f32(x); } /* half to even */
 static inline vi vf_bits(vf x) { return vreinterpretq_s32_f32(x); }
 static inline vf vf_of_bits(vi x) { return vreinterpretq_f32_s32(x); }
+/* Lanes i and i ^ d exchanged; d is 1 or 2, a constant. */
+static inline vf vf_swap(vf x, const int d) { return d == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2); }
 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_load(const int32_t *p) { return vld1q_s32(p); }
