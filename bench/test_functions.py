@@ -41,6 +41,8 @@ CASES = {  # function: variant
     "fake_quantize: tensor": lambda: qkernels.fake_quantize(x, 0.03),
     "dynamic_quantize: tensor": lambda: qkernels.dynamic_quantize(x),
     "dynamic_quantize: rows": lambda: qkernels.dynamic_quantize(x, axis=0, dtype="int8", symmetric=True),
+    "hadamard: powers of two": lambda: qkernels.hadamard(x, seed=1),
+    "hadamard: blocks of 128": lambda: qkernels.hadamard(tokens, seed=1),
     "pack: 4 bits": lambda: qkernels.pack(q4, 4),
     "unpack: 4 bits": partial(qkernels.unpack, qkernels.pack(q4, 4), 4, 1024),
     "int8_gemm: 16x16x16": lambda: qkernels.int8_gemm(tiny_a, tiny_b),

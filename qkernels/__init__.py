@@ -3,6 +3,7 @@
 from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
 from .dispatch import cpu_info
 from .gemm import PackedB, int8_gemm, pack_b
+from .hadamard import hadamard
 from .layers import linear
 from .packing import pack, unpack
 from .threads import get_num_threads, num_threads, set_num_threads
@@ -12,6 +13,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
-    "fake_quantize", "get_num_threads", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
+    "fake_quantize", "get_num_threads", "hadamard", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
     "quantize_weight", "set_num_threads", "unpack",
 ]

@@ -255,3 +255,4 @@ def unpack_bits(cnp.ndarray p, size_t rows, size_t n, int bits, bint is_signed, 
 
 include "_core_gemm.pxi"
 include "_core_linear.pxi"
+include "_core_hadamard.pxi"

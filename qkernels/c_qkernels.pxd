@@ -59,6 +59,8 @@ cdef extern from "qkernels.h" nogil:
     qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                                   uint8_t *q, float *scale, int32_t *zero_point)
 
+    qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *seed, int inverse, float *y)
+
     qk_status qk_pack_bits(const uint8_t *q, size_t rows, size_t n, int bits, int is_signed, int high_first,
                            uint8_t *p)
     void qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,

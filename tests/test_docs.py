@@ -14,7 +14,8 @@ import qkernels
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
-    "qkernels", "qkernels.affine", "qkernels.packing", "qkernels.gemm", "qkernels.threads", "qkernels.weights"
+    "qkernels", "qkernels.affine", "qkernels.hadamard", "qkernels.packing", "qkernels.gemm", "qkernels.threads",
+    "qkernels.weights"
 ]
 
 

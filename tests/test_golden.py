@@ -12,7 +12,7 @@ from qkernels import ref
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 MAKE = runpy.run_path(str(FOLDER / "make.py"))
-FAMILIES = ["affine", "packing", "gemm", "requant", "weights"]
+FAMILIES = ["affine", "packing", "hadamard", "gemm", "requant", "weights"]
 
 
 def replay(module, family):

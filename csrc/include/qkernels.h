@@ -98,6 +98,14 @@ qk_status qk_fake_quantize(const float *x, const qk_layout *layout, qk_qtype typ
 qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                               uint8_t *q, float *scale, int32_t *zero_point);
 
+/* ------------------------------------------------------------------------------------------------- hadamard */
+
+/* Rows of k values, each cut into blocks of the largest power of two that divides k: the orthonormal Walsh-Hadamard
+ * transform H of each block after random signs, y = H (signs * x), or with `inverse` y = signs * (H x). The sign of
+ * value i is minus where bit i % 64 of output number i / 64 of splitmix64, started at *seed, is set; a seed that is
+ * NULL means no signs. y may be x. */
+qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *seed, int inverse, float *y);
+
 /* -------------------------------------------------------------------------------------------------- packing */
 
 /* Rows of n values, one a byte, to rows of ceil(n * bits / 8) bytes and back; bits is 1, 2 or 4. */

@@ -1,5 +1,5 @@
-/* The Walsh-Hadamard transform, once for all SIMD ISAs (see affine_f32_body.h); RADIX is how many vectors a pass keeps in
- * registers, 8 or 16. Order of operations: qk_hadamard_f32_type.
+/* The Walsh-Hadamard transform, once for all SIMD ISAs (see affine_f32_body.h); RADIX is how many vectors a pass keeps
+ * in registers, 8 or 16. Order of operations: qk_hadamard_f32_type.
  *
  * A pass through memory takes several distances, the first one those below a vector, too:
  *
@@ -10,8 +10,8 @@
  * in the L1 cache. The passes of blocks that are longer than RADIX first passes take 8 vectors at most: those share a
  * set of the cache, being a multiple of its size apart.
  *
- * In a vector, lane i meets lane i ^ d:   y = fma(x, sign, swapped x), sign -1 where i & d: the product is exact, so that
- * y is rounded as a sum or difference is. That is a shuffle and an operation for each distance.
+ * In a vector, lane i meets lane i ^ d:   y = fma(x, sign, swapped x), sign -1 where i & d: the product is exact, so
+ * that y is rounded as a sum or difference is. That is a shuffle and an operation for each distance.
  *
  * Registers: RADIX values, log2(LANES) signs, one temporary. */
 #ifndef QK_HADAMARD_F32_BODY_H

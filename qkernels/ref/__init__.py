@@ -13,6 +13,7 @@ from .affine import (
     quantize,
 )
 from .gemm import int8_gemm
+from .hadamard import hadamard
 from .packing import pack, unpack
 from .weights import Weight, linear, quantize_weight
 
@@ -23,6 +24,7 @@ __all__ = [
     "dequantize",
     "dynamic_quantize",
     "fake_quantize",
+    "hadamard",
     "int8_gemm",
     "linear",
     "pack",

@@ -1,5 +1,5 @@
-/* hadamard_f32. Scalar rows are compared with the definition, sums of products with +1 and -1 in double, within the error
- * of a tree of float additions. */
+/* hadamard_f32. Scalar rows are compared with the definition, sums of products with +1 and -1 in double, within the
+ * error of a tree of float additions. */
 #include "harness.h"
 
 #include <math.h>

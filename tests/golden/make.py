@@ -68,6 +68,15 @@ def packing():
                     yield f"unpack-{signed}-{name}", "unpack", p, {**options, **more}
 
 
+def hadamard():
+    for k in (1, 5, 8, 24, 384):
+        for seed in (None, 0, 2**63 + 5):
+            for inverse in (False, True):
+                options = {"seed": seed, "inverse": inverse}
+                name = f"{k}-{seed}-{'back' if inverse else 'there'}"
+                yield name, "hadamard", {"x": cases.floats(k, (2, k), 3.0)}, options
+
+
 def gemm():
     for i, (left, right) in enumerate(cases.SIGNS):
         for m, n, k in [(1, 33, 40), (7, 17, 65), (3, 5, 0)]:
@@ -209,7 +218,7 @@ def load(path):
 
 
 def main():
-    for family in (affine, packing, gemm, requant, weights):
+    for family in (affine, packing, hadamard, gemm, requant, weights):
         path, count = freeze(family)
         print(f"{path.name}: {count} cases, {path.stat().st_size} bytes")
 
