@@ -173,6 +173,29 @@ typedef qk_store_type qk_store_s32_type, qk_store_f32_type, qk_store_q8_type, qk
 /* Bounds over all ISAs, for tiles on the stack. */
 enum { QK_MAX_MR = 16, QK_MAX_NR = 64 };
 
+/* --------------------------------------------------------------------------------------------- binary GEMM */
+
+/* A tile of a product of signs, bits in words: out[i][j] = start - 2 * (the ones of row i of A xor column j of B), for
+ * i < m and j < nr. */
+typedef struct qk_b1_tile {
+    const uint32_t *a; /* m rows of words, a_stride words apart */
+    size_t a_stride;
+    const uint32_t *b; /* [words][nr] */
+    size_t words;      /* even */
+    uint32_t m;        /* 1 <= m <= mr */
+    int accumulate;    /* start from the sums in out instead of `start` */
+    int32_t start;
+    int32_t *out;
+    size_t out_stride; /* in elements */
+} qk_b1_tile;
+
+/* The tile's size, and what its words are: the bits themselves, or where `running` the xor of all words up to this
+ * one, which saves a kernel that counts carries an operation. */
+typedef const struct qk_gemm_b1 {
+    uint8_t mr, nr, running;
+    void (*run)(const qk_b1_tile *tile);
+} qk_gemm_b1_type;
+
 /* -------------------------------------------------------------------------------- weights in blocks along k */
 
 /* A weight W [N][K] lies in panels of nr rows of W (columns of the product), a panel as records, one for each block of
@@ -317,6 +340,7 @@ typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_
     X(store_f32)                                                                                             \
     X(store_q8)                                                                                              \
     X(store_q8_fixed)                                                                                        \
+    X(gemm_b1)                                                                                               \
     X(gemm_grouped)                                                                                          \
     X(split_f32)                                                                                             \
     X(finish_f32)
