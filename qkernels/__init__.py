@@ -1,6 +1,7 @@
 """Quantization kernels for CPUs, bit-exact on every processor. See the README for a tour."""
 
 from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
+from .binary import binary_gemm
 from .dispatch import cpu_info
 from .gemm import PackedB, int8_gemm, pack_b
 from .hadamard import hadamard
@@ -14,5 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
     "fake_quantize", "get_num_threads", "hadamard", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
+    "PackedB", "QParams", "QuantizedWeight", "binary_gemm", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
+    "fake_quantize", "get_num_threads", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
     "quantize_weight", "set_num_threads", "unpack",
 ]

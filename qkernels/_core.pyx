@@ -254,5 +254,6 @@ def unpack_bits(cnp.ndarray p, size_t rows, size_t n, int bits, bint is_signed, 
 
 
 include "_core_gemm.pxi"
+include "_core_binary.pxi"
 include "_core_linear.pxi"
 include "_core_hadamard.pxi"

@@ -171,6 +171,12 @@ uint64_t qk_gemm_peak(uint64_t rounds);
 enum { QK_READ_BLOCK = 1024 };
 uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds);
 
+/* --------------------------------------------------------------------------------------------- binary GEMM */
+
+/* out [M][N] = the product of signs, k - 2 * (the ones of a xor b); a [M][ceil(k / 8)] and b [N][ceil(k / 8)] hold bits
+ * from the lowest of each byte on, 1 for +1 and 0 for -1; bits past k are ignored. All C-contiguous. */
+qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n, size_t k, int32_t *out);
+
 /* ----------------------------------------------------------------------------------- low-bit weights, linear */
 
 /* What the codes of a weight are. */

@@ -12,6 +12,7 @@ from .affine import (
     fake_quantize,
     quantize,
 )
+from .binary import binary_gemm
 from .gemm import int8_gemm
 from .hadamard import hadamard
 from .packing import pack, unpack
@@ -20,6 +21,7 @@ from .weights import Weight, linear, quantize_weight
 __all__ = [
     "QParams",
     "Weight",
+    "binary_gemm",
     "choose_qparams",
     "dequantize",
     "dynamic_quantize",
