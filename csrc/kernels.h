@@ -181,7 +181,7 @@ typedef struct qk_b1_tile {
     const uint32_t *a; /* m rows of words, a_stride words apart */
     size_t a_stride;
     const uint32_t *b; /* [words][nr] */
-    size_t words;      /* even */
+    size_t words;      /* a multiple of 4 */
     uint32_t m;        /* 1 <= m <= mr */
     int accumulate;    /* start from the sums in out instead of `start` */
     int32_t start;

@@ -6,7 +6,7 @@
  *
  *      MR, NV                      the tile: rows, and vectors of LANES columns
  *      RUNNING                     whether the words come as running xors, see below
- *      FLUSH                       how many pairs of words `part` may take, lest its counts overflow
+ *      FLUSH                       how many steps of four words `part` may take, lest its counts overflow
  *      add_counts(part, x)         part + the ones of x, in lanes of any width
  *      lane_sums(part)             the sums of such counts over each lane of 32 bits
  *      carry(before, p1, p2)       where RUNNING
@@ -20,11 +20,12 @@
  * Why running xors: counting is dearer than logic. With x = a ^ b, a full adder of bits makes of x1, x2 and a bit kept
  * from before, s, the sum s' = s ^ x1 ^ x2, and a carry worth two, which alone is counted: half as often. s' is the xor
  * of all words so far; xor being linear, it is A[w] ^ B[w], where A[w] = a[0] ^ ... ^ a[w] is what the packer left.
- * So the two words of a step cost two xors, which give p1 and p2 = s', and one majority of s, s ^ p1 and p1 ^ p2:
+ * So two words cost two xors, which give p1 and p2 = s', and one majority of s, s ^ p1 and p1 ^ p2:
  *
  *      count = 2 * ones of all carries + ones of the last s
  *
- * Tails: tiles of every height; columns by whole panels; words in pairs, by the packer's zeros.
+ * Tails: tiles of every height; columns by whole panels; words in fours, by the packer's zeros: two pairs a step, in
+ * turns of the registers of s, without which it would be moved back with every step.
  * Overflow: a count is at most 32 * words, which fits 31 bits since k does.
  */
 #ifndef QK_GEMM_B1_BODY_H
@@ -48,39 +49,51 @@ QK_INLINE vi add_pair(vi part, vi *before, vi x1, vi x2)
 #endif
 }
 
+QK_INLINE void store_rows(const qk_b1_tile *tile, const vi *twice_count, const size_t m, const int accumulate)
+{
+    QK_UNROLL8(i, m, {
+        int32_t *out = tile->out + i * tile->out_stride;
+        QK_UNROLL4(j, NV, {
+            const vi start = accumulate ? vi_load(out + j * LANES) : vi_set1(tile->start);
+            vi_store(out + j * LANES, vi_sub(start, twice_count[i * NV + j]));
+        })
+    })
+}
+
 QK_INLINE void run_rows(const qk_b1_tile *tile, const size_t m)
 {
     const size_t a_stride = tile->a_stride;
     const int32_t *a = (const int32_t *)tile->a, *b = (const int32_t *)tile->b;
     vi total[16], part[16], before[16];
     QK_UNROLL16(x, m * NV, total[x] = before[x] = vi_set1(0);)
-    for (size_t left = tile->words / 2, pairs; left > 0; left -= pairs) {
-        pairs = left < FLUSH ? left : FLUSH;
+    for (size_t left = tile->words / 4, steps; left > 0; left -= steps) {
+        steps = left < FLUSH ? left : FLUSH;
         QK_UNROLL16(x, m * NV, part[x] = vi_set1(0);)
-        for (size_t p = 0; p < pairs; p++, a += 2, b += 2 * NR) {
-            vi b1[4], b2[4];
-            QK_UNROLL4(j, NV, {
-                b1[j] = vi_load(b + j * LANES);
-                b2[j] = vi_load(b + NR + j * LANES);
-            })
-            QK_UNROLL8(i, m, {
-                const vi a1 = vi_set1(a[i * a_stride]), a2 = vi_set1(a[i * a_stride + 1]);
-                QK_UNROLL4(j, NV, {
-                    const size_t x = i * NV + j;
-                    part[x] = add_pair(part[x], &before[x], vi_xor(a1, b1[j]), vi_xor(a2, b2[j]));
+        for (size_t s = 0; s < steps; s++, a += 4, b += 4 * NR) {
+            QK_UNROLL4(pair, 2, {
+                const int32_t *a_pair = a + 2 * pair, *b_pair = b + 2 * pair * NR;
+                QK_UNROLL8(i, m, {
+                    const vi a1 = vi_set1(a_pair[i * a_stride]), a2 = vi_set1(a_pair[i * a_stride + 1]);
+                    QK_UNROLL4(j, NV, {
+                        const size_t x = i * NV + j;
+                        part[x] = add_pair(part[x], &before[x], vi_xor(a1, vi_load(b_pair + j * LANES)),
+                                           vi_xor(a2, vi_load(b_pair + NR + j * LANES)));
+                        QK_OPAQUE(part[x]);
+                    })
                 })
             })
         }
         QK_UNROLL16(x, m * NV, total[x] = vi_add(total[x], lane_sums(part[x]));)
     }
-    QK_UNROLL8(i, m, QK_UNROLL4(j, NV, {
-        vi count = total[i * NV + j];
+    QK_UNROLL16(x, m * NV, {
         if (RUNNING)
-            count = vi_add(vi_add(count, count), lane_sums(add_counts(vi_set1(0), before[i * NV + j])));
-        int32_t *out = tile->out + i * tile->out_stride + j * LANES;
-        const vi start = tile->accumulate ? vi_load(out) : vi_set1(tile->start);
-        vi_store(out, vi_sub(start, vi_add(count, count)));
-    }))
+            total[x] = vi_add(vi_add(total[x], total[x]), lane_sums(add_counts(vi_set1(0), before[x])));
+        total[x] = vi_add(total[x], total[x]);
+    })
+    if (tile->accumulate)
+        store_rows(tile, total, m, 1);
+    else
+        store_rows(tile, total, m, 0);
 }
 
 static void run(const qk_b1_tile *tile)

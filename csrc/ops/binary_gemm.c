@@ -25,6 +25,7 @@
 enum {
     CACHE_LINE = 64,
     WORD_BITS = 32,
+    STEP = 4, /* words that a kernel takes at once */
     PACK_LANES = 64,         /* of a task; a multiple of every nr */
     SMALL_PACKING = 1 << 16, /* words that are not worth another thread */
     SMALL_TASK = 1 << 22,    /* multiply-adds that are not worth another thread */
@@ -42,7 +43,7 @@ typedef struct operand {
 
 typedef struct product {
     const qk_gemm_b1_type *gemm;
-    size_t k, words, chunk_words; /* words, of a lane: even, as are those of a chunk */
+    size_t k, words, chunk_words; /* of a lane: multiples of STEP */
     operand a, b;
     size_t block_rows, task_panels, panel_tasks;
     int32_t *out; /* [a.lanes][b.lanes] */
@@ -170,8 +171,8 @@ static void multiply_part(void *context, size_t task)
 static void choose_blocks(product *p)
 {
     const size_t nr = p->gemm->nr, mr = p->gemm->mr;
-    p->words = 2 * (p->k ? ceil_div(p->k, 2 * WORD_BITS) : 1); /* without any k, zeros */
-    p->chunk_words = smaller(p->words, qk_caches.l1d / 2 / (nr * sizeof(uint32_t)) & ~(size_t)1);
+    p->words = p->k ? ceil_div(p->k, STEP * WORD_BITS) * STEP : STEP; /* without any k, zeros */
+    p->chunk_words = smaller(p->words, qk_caches.l1d / 2 / (nr * STEP * sizeof(uint32_t)) * STEP);
     const size_t block = qk_caches.l2 / 2 / (p->chunk_words * sizeof(uint32_t));
     p->block_rows = smaller(ceil_div(block, mr) * mr, p->a.lanes);
     const size_t panels = p->b.padded_lanes / nr, panel_work = p->block_rows * nr * p->words * WORD_BITS;

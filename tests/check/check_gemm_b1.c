@@ -73,8 +73,8 @@ static void check_rows(qk_gemm_b1_type *g, size_t m, size_t words, size_t gap, i
 
 void check_gemm_b1(const kernel_row *row)
 {
-    /* Around where bytes of counts are full: 15 and 31 pairs of words. */
-    static const size_t word_counts[] = {0, 2, 4, 6, 28, 30, 32, 34, 60, 62, 64, 66, 124, 126, 128, MAX_WORDS};
+    /* Around where bytes of counts are full: after 7 and 15 steps. */
+    static const size_t word_counts[] = {0, 4, 8, 24, 28, 32, 52, 56, 60, 64, 116, 120, 124, MAX_WORDS};
     qk_gemm_b1_type *g = row->kernel.gemm_b1;
     if (begin_case(AT_START, 0, "descriptor") &&
         (g->mr < 1 || g->mr > QK_MAX_MR || g->nr < 1 || g->nr > QK_MAX_NR || g->running > 1))

@@ -1,10 +1,10 @@
 /* The product of matrices of signs; formula and layout: kernels/gemm_b1_body.h. vpshufb counts the ones of nibbles. A
- * byte takes 8 a pair of words: 31 pairs until it is full. */
+ * byte takes 8 a pair of words: 15 steps of two pairs until it is full. */
 #include "kernels/avx2/simd_avx2.h"
 
 enum { MR = 2, NV = 2 };
 #define RUNNING 1
-#define FLUSH 31
+#define FLUSH 15
 
 /* The majority of s, s ^ p1 and p1 ^ p2. */
 static inline vi carry(vi s, vi p1, vi p2)
