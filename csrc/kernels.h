@@ -9,6 +9,7 @@
 #define QK_KERNELS_H
 
 #include "qkernels.h"
+#include "trellis.h"
 
 /* For tile bodies whose sizes are constant parameters: without it a compiler may share one body between sizes and
  * keep the accumulators in memory. */
@@ -314,6 +315,17 @@ typedef int qk_split_f32_type(const float *x, size_t n, size_t block, int8_t *co
 typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias,
                                 float low, float high, float *out);
 
+/* ------------------------------------------------------------------------------------------ trellis encoding */
+
+/* The cheapest path through a trellis (csrc/trellis.h), one state for each of x[0..steps), by the Viterbi algorithm:
+ *
+ *      cost of a path = sum over p of (x[p] - level[state p])**2       before + d * d, each operation rounded once
+ *
+ * Of equally cheap states before an overlap the lowest is taken. The first state comes after the overlap given, and the
+ * last one is before the same; or both are free. x has no NaN. scratch is aligned to 64 bytes. */
+typedef void qk_viterbi_f32_type(const qk_trellis *trellis, const float *x, size_t steps, ptrdiff_t overlap,
+                                 void *scratch, uint16_t *path);
+
 /* ---------------------------------------------------------------------------------------------------- table */
 
 #define QK_SLOTS(X)                                                                                          \
@@ -343,7 +355,8 @@ typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_
     X(gemm_b1)                                                                                               \
     X(gemm_grouped)                                                                                          \
     X(split_f32)                                                                                             \
-    X(finish_f32)
+    X(finish_f32)                                                                                            \
+    X(viterbi_f32)
 
 enum qk_slot {
 #define X(slot) QK_SLOT_##slot,

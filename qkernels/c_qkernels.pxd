@@ -153,3 +153,6 @@ cdef extern from "qkernels.h" nogil:
         float *out
 
     qk_status qk_linear(const qk_linear_args *args)
+
+    qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
+                                uint8_t *stream)

@@ -47,6 +47,19 @@ static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
     return d == 1   ? _mm256_permute_ps(x, 0xb1)
            : d == 2 ? _mm256_permute_ps(x, 0x4e)
                     : _mm256_permute2f128_ps(x, x, 0x01);
+/* Of the lanes of a, then b, every other one; the shuffle leaves them as a, b, a, b, two lanes each. */
+static inline vf vf_evens(vf a, vf b)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), 0xd8));
+}
+static inline vf vf_odds(vf a, vf b)
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8));
+}
+/* a < b ? yes : no */
+static inline vi vi_where_less(vf a, vf b, vi yes, vi no)
+{
+    return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
 }
 
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }

@@ -43,6 +43,19 @@ static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
            : d == 2 ? _mm512_permute_ps(x, 0x4e)
            : d == 4 ? _mm512_shuffle_f32x4(x, x, 0xb1)
                     : _mm512_shuffle_f32x4(x, x, 0x4e);
+/* Of the lanes of a, then b, every other one. */
+static inline vf vf_evens(vf a, vf b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+}
+static inline vf vf_odds(vf a, vf b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
+}
+/* a < b ? yes : no */
+static inline vi vi_where_less(vf a, vf b, vi yes, vi no)
+{
+    return _mm512_mask_mov_epi32(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
 }
 
 static inline vi vi_set1(int32_t x) { return _mm512_set1_epi32(x); }

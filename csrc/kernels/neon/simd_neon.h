@@ -47,6 +47,11 @@ static inline vi vf_bits(vf x) { return vreinterpretq_s32_f32(x); }
 static inline vf vf_of_bits(vi x) { return vreinterpretq_f32_s32(x); }
 /* Lanes i and i ^ d exchanged; d is 1 or 2, a constant. */
 static inline vf vf_swap(vf x, const int d) { return d == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2); }
+/* Of the lanes of a, then b, every other one. */
+static inline vf vf_evens(vf a, vf b) { return vuzp1q_f32(a, b); }
+static inline vf vf_odds(vf a, vf b) { return vuzp2q_f32(a, b); }
+/* a < b ? yes : no */
+static inline vi vi_where_less(vf a, vf b, vi yes, vi no) { return vbslq_s32(vcltq_f32(a, b), yes, no); }
 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_load(const int32_t *p) { return vld1q_s32(p); }

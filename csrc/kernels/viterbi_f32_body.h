@@ -1,0 +1,95 @@
+/* The Viterbi algorithm on the bitshift trellis, once for all SIMD ISAs (see affine_f32_body.h): lanes are overlaps that
+ * follow each other (csrc/trellis.h). For overlap q and symbol j
+ *
+ *      cost[j] = before[(q << bits | j) mod overlaps] + (x - level[q << bits | j])**2         after[q] = min over j
+ *
+ * The costs before 2**bits rows are loaded as they lie and sorted by symbol in registers,
+ *
+ *      before[r << bits ...]:    00 01 02 03 | 10 11 12 13 | 20 21 22 23 | 30 31 32 33        bits = 2, four lanes
+ *      m[0 ... 3]:               00 10 20 30 | 01 11 21 31 | 02 12 22 32 | 03 13 23 33
+ *
+ * where they serve the same row of all runs. Registers: m, 2**bits of them (on AVX2 with 4 bits they stay in memory, as
+ * operands), x, level, cost, least, symbol.
+ */
+#ifndef QK_VITERBI_F32_BODY_H
+#define QK_VITERBI_F32_BODY_H
+
+#include "kernels.h"
+#include "kernels/unroll.h"
+
+/* 2**bits vectors, seen as one list: element i goes to the place whose number is that of i rotated right by `bits` bits,
+ * one bit a round. */
+QK_INLINE void sort_by_symbol(vf *m, int bits)
+{
+    vf sorted[16];
+    QK_UNROLL4(round, bits, {
+        QK_UNROLL8(i, 1 << (bits - 1), {
+            sorted[i] = vf_evens(m[2 * i], m[2 * i + 1]);
+            sorted[i + (1 << (bits - 1))] = vf_odds(m[2 * i], m[2 * i + 1]);
+        })
+        QK_UNROLL16(i, 1 << bits, m[i] = sorted[i];)
+    })
+}
+
+QK_INLINE vf viterbi_cost(vf before, vf x, vf level)
+{
+    const vf d = vf_sub(x, level);
+    return vf_add(before, vf_mul(d, d));
+}
+
+QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, float x, const float *before, float *after,
+                            uint8_t *symbols)
+{
+    const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis);
+    const vf value = vf_set1(x);
+    for (size_t r = 0; r < run; r += LANES) {
+        vf m[16];
+        QK_UNROLL16(j, 1 << bits, m[j] = vf_load(before + (r << bits) + j * LANES);)
+        sort_by_symbol(m, bits);
+        const float *levels = trellis->levels + qk_trellis_place(trellis, r, 0);
+        for (size_t q = r; q < columns; q += run, levels += QK_TRELLIS_ROW << bits) {
+            vf least = viterbi_cost(m[0], value, vf_load(levels));
+            vi symbol = vi_set1(0);
+            QK_UNROLL16(j, 1 << bits, {
+                if (j > 0) {
+                    const vf cost = viterbi_cost(m[j], value, vf_load(levels + j * QK_TRELLIS_ROW));
+                    symbol = vi_where_less(cost, least, vi_set1(j), symbol);
+                    least = vf_min(cost, least);
+                }
+            })
+            vf_store(after + q, least);
+            vi_store_bytes(symbols + q, symbol);
+        }
+    }
+    for (size_t q = columns; q < qk_trellis_costs(trellis); q += LANES)
+        vf_store(after + q, vf_load(after + q - columns));
+}
+
+QK_INLINE void viterbi(const qk_trellis *trellis, int bits, const float *x, size_t steps, ptrdiff_t overlap, void *scratch,
+                       uint16_t *path)
+{
+    float *before = scratch, *after = before + qk_trellis_costs(trellis);
+    uint8_t *symbols = (uint8_t *)(after + qk_trellis_costs(trellis));
+
+    qk_trellis_start(trellis, overlap, before);
+    for (size_t p = 0; p < steps; p++) {
+        viterbi_step(trellis, bits, x[p], before, after, symbols + p * qk_trellis_columns(trellis));
+        float *swapped = before;
+        before = after;
+        after = swapped;
+    }
+    qk_trellis_trace(trellis, overlap, before, symbols, steps, path);
+}
+
+#define QK_DEFINE_VITERBI(isa)                                                                               \
+    void qk_viterbi_f32_##isa(const qk_trellis *trellis, const float *x, size_t steps, ptrdiff_t overlap,    \
+                              void *scratch, uint16_t *path)                                                 \
+    {                                                                                                        \
+        switch (trellis->bits) {                                                                             \
+        case 2: viterbi(trellis, 2, x, steps, overlap, scratch, path); break;                                \
+        case 3: viterbi(trellis, 3, x, steps, overlap, scratch, path); break;                                \
+        case 4: viterbi(trellis, 4, x, steps, overlap, scratch, path); break;                                \
+        }                                                                                                    \
+    }
+
+#endif

@@ -1,0 +1,14 @@
+# Encoding for trellises: included by _core.pyx, called by trellis.py.
+
+
+def encode_trellis(cnp.ndarray x, cnp.ndarray levels, int bits):
+    """x float32 [R, T] in level units to the words uint8 [R, T * bits / 8]; levels int8 [2**window], T a multiple of 8."""
+    cdef size_t rows = x.shape[0], steps = x.shape[1]
+    cdef int window = (<object>levels).size.bit_length() - 1
+    cdef cnp.ndarray stream = np.empty((rows, steps * bits // 8), np.uint8)
+    cdef qk_status status
+    with nogil:
+        status = qk_encode_trellis(<const float *>data(x), rows, steps, <const int8_t *>data(levels), bits, window,
+                                   <uint8_t *>data(stream))
+    check(status)
+    return stream
