@@ -13,11 +13,16 @@
 #ifndef QK_TRELLIS_H
 #define QK_TRELLIS_H
 
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { QK_TRELLIS_ROW = 16, QK_TRELLIS_FREE = -1 /* in the place of an overlap: any */ };
+
+/* The largest |x|, and a cost beyond all that such x have on a path of 2**16 states, and below infinity, whose bits cannot
+ * be changed. */
+#define QK_TRELLIS_LIMIT 0x1p40f
+#define QK_TRELLIS_CLOSED 0x1p100f
 
 typedef struct qk_trellis {
     int bits, window;    /* bits 2 to 4, window to 16 and more than bits */
@@ -54,10 +59,20 @@ static inline size_t qk_trellis_costs(const qk_trellis *t)
     return qk_trellis_at_least(qk_trellis_overlaps(t), (size_t)QK_TRELLIS_ROW << t->bits);
 }
 
-/* Scratch of a kernel: costs before and after a step, and for each step and overlap the symbol of the state before it. */
+/* Scratch of a kernel: costs before and after a step, and for each step and overlap the low byte of its cost. */
 static inline size_t qk_trellis_scratch_bytes(const qk_trellis *t, size_t steps)
 {
     return 2 * qk_trellis_costs(t) * sizeof(float) + steps * qk_trellis_columns(t);
+}
+
+/* A cost that carries its state's symbol. */
+static inline float qk_trellis_marked(float cost, size_t symbol, int bits)
+{
+    uint32_t word;
+    memcpy(&word, &cost, sizeof word);
+    word = word >> bits << bits | (uint32_t)symbol;
+    memcpy(&cost, &word, sizeof cost);
+    return cost;
 }
 
 /* The costs before the first step. */
@@ -65,7 +80,7 @@ static inline void qk_trellis_start(const qk_trellis *t, ptrdiff_t overlap, floa
 {
     const size_t overlaps = qk_trellis_overlaps(t);
     for (size_t q = 0; q < qk_trellis_costs(t); q++)
-        costs[q] = overlap == QK_TRELLIS_FREE || q % overlaps == (size_t)overlap ? 0.0f : INFINITY;
+        costs[q] = overlap == QK_TRELLIS_FREE || q % overlaps == (size_t)overlap ? 0.0f : QK_TRELLIS_CLOSED;
 }
 
 /* The states of the path that ends at this overlap, or at the cheapest one, the lowest of equals. */
@@ -78,7 +93,7 @@ static inline void qk_trellis_trace(const qk_trellis *t, ptrdiff_t overlap, cons
         for (size_t i = 1; i < overlaps; i++)
             q = costs[i] < costs[q] ? i : q;
     for (size_t p = steps; p-- > 0; q = path[p] % overlaps)
-        path[p] = (uint16_t)(q << t->bits | symbols[p * columns + q]);
+        path[p] = (uint16_t)(q << t->bits | (symbols[p * columns + q] & ((1u << t->bits) - 1)));
 }
 
 #endif

@@ -39,6 +39,7 @@ _ERRORS = {
     QK_FIXED_RANGE: (NotImplementedError,
                      "requant: 'fixed' takes accumulators of 32 bits, which this K, bias or zero point may exceed"),
     QK_FIXED_SCALE: (ValueError, "scales: scales / out_scale must be below 2**30 with requant='fixed'"),
+    QK_TOO_FAR: (ValueError, "{data}: contains values beyond 2**40 times the scale"),
 }
 
 

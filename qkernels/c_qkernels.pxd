@@ -20,6 +20,7 @@ cdef extern from "qkernels.h" nogil:
         QK_SCALE_OVERFLOW
         QK_FIXED_RANGE
         QK_FIXED_SCALE
+        QK_TOO_FAR
 
     int qk_isa_count()
     const char *qk_isa_name(int isa)

@@ -30,7 +30,8 @@ typedef enum qk_status {
     QK_FOREIGN_LAYOUT,  /* a packed matrix of another ISA's layout */
     QK_SCALE_OVERFLOW,  /* a product or quotient of scales, or bias / out_scale, is not finite */
     QK_FIXED_RANGE,     /* fixed-point requantization: the accumulator may not fit 32 bits */
-    QK_FIXED_SCALE      /* fixed-point requantization: scales / out_scale >= 2**30 */
+    QK_FIXED_SCALE,     /* fixed-point requantization: scales / out_scale >= 2**30 */
+    QK_TOO_FAR          /* trellis encoding: a value beyond 2**40 levels */
 } qk_status;
 
 /* ------------------------------------------------------------------------------------------------ dispatch */
@@ -243,8 +244,8 @@ qk_status qk_linear(const qk_linear_args *args);
 /* --------------------------------------------------------------------------------------------------- trellis */
 
 /* Rows of `steps` values to tail-biting words of the bitshift trellis, steps * bits / 8 bytes each: value p is encoded as
- * level number (bits [bits * p, bits * p + window) of the word, circular), and the squared error of a row is the least
- * for the overlap that csrc/ops/trellis.c picks. levels: [2**window]; bits < window <= 16; steps * bits is a multiple of 8
+ * level number (bits [bits * p, bits * p + window) of the word, circular), and the squared error of a row is about
+ * the least for the overlap that csrc/ops/trellis.c picks. levels: [2**window]; bits < window <= 16; steps * bits is a multiple of 8
  * and at least window. */
 qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
                             uint8_t *stream);

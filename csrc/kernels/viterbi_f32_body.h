@@ -1,7 +1,8 @@
 /* The Viterbi algorithm on the bitshift trellis, once for all SIMD ISAs (see affine_f32_body.h): lanes are overlaps that
  * follow each other (csrc/trellis.h). For overlap q and symbol j
  *
- *      cost[j] = before[(q << bits | j) mod overlaps] + (x - level[q << bits | j])**2         after[q] = min over j
+ *      cost[j] = before[(q << bits | j) mod overlaps] + (x - level[q << bits | j])**2, its lowest bits replaced by j
+ *      after[q] = min over j of cost[j], which says what j was
  *
  * The costs before 2**bits rows are loaded as they lie and sorted by symbol in registers,
  *
@@ -9,7 +10,7 @@
  *      m[0 ... 3]:               00 10 20 30 | 01 11 21 31 | 02 12 22 32 | 03 13 23 33
  *
  * where they serve the same row of all runs. Registers: m, 2**bits of them (on AVX2 with 4 bits they stay in memory, as
- * operands), x, level, cost, least, symbol.
+ * operands), x, d, least.
  */
 #ifndef QK_VITERBI_F32_BODY_H
 #define QK_VITERBI_F32_BODY_H
@@ -31,37 +32,34 @@ QK_INLINE void sort_by_symbol(vf *m, int bits)
     })
 }
 
-QK_INLINE vf viterbi_cost(vf before, vf x, vf level)
+QK_INLINE vf viterbi_cost(vf before, vf x, vf level, int symbol, int bits)
 {
     const vf d = vf_sub(x, level);
-    return vf_add(before, vf_mul(d, d));
+    return vf_of_bits(vi_and_or(vf_bits(vf_add(before, vf_mul(d, d))), vi_set1(-(1 << bits)), vi_set1(symbol)));
 }
 
 QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, float x, const float *before, float *after,
                             uint8_t *symbols)
 {
-    const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis);
+    const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis), costs = qk_trellis_costs(trellis);
+    const size_t row_levels = QK_TRELLIS_ROW << bits, levels_of_all_runs = columns / run * row_levels;
     const vf value = vf_set1(x);
     for (size_t r = 0; r < run; r += LANES) {
         vf m[16];
         QK_UNROLL16(j, 1 << bits, m[j] = vf_load(before + (r << bits) + j * LANES);)
         sort_by_symbol(m, bits);
-        const float *levels = trellis->levels + qk_trellis_place(trellis, r, 0);
-        for (size_t q = r; q < columns; q += run, levels += QK_TRELLIS_ROW << bits) {
-            vf least = viterbi_cost(m[0], value, vf_load(levels));
-            vi symbol = vi_set1(0);
+        const float *levels = trellis->levels + r / QK_TRELLIS_ROW * levels_of_all_runs + r % QK_TRELLIS_ROW;
+        for (size_t q = r; q < columns; q += run, levels += row_levels) {
+            vf least = viterbi_cost(m[0], value, vf_load(levels), 0, bits);
             QK_UNROLL16(j, 1 << bits, {
-                if (j > 0) {
-                    const vf cost = viterbi_cost(m[j], value, vf_load(levels + j * QK_TRELLIS_ROW));
-                    symbol = vi_where_less(cost, least, vi_set1(j), symbol);
-                    least = vf_min(cost, least);
-                }
+                if (j > 0)
+                    least = vf_min(least, viterbi_cost(m[j], value, vf_load(levels + j * QK_TRELLIS_ROW), j, bits));
             })
             vf_store(after + q, least);
-            vi_store_bytes(symbols + q, symbol);
+            vi_store_bytes(symbols + q, vf_bits(least));
         }
     }
-    for (size_t q = columns; q < qk_trellis_costs(trellis); q += LANES)
+    for (size_t q = columns; q < costs; q += LANES)
         vf_store(after + q, vf_load(after + q - columns));
 }
 

@@ -50,8 +50,6 @@ static inline vf vf_swap(vf x, const int d) { return d == 1 ? vrev64q_f32(x) : v
 /* Of the lanes of a, then b, every other one. */
 static inline vf vf_evens(vf a, vf b) { return vuzp1q_f32(a, b); }
 static inline vf vf_odds(vf a, vf b) { return vuzp2q_f32(a, b); }
-/* a < b ? yes : no */
-static inline vi vi_where_less(vf a, vf b, vi yes, vi no) { return vbslq_s32(vcltq_f32(a, b), yes, no); }
 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_load(const int32_t *p) { return vld1q_s32(p); }
@@ -69,6 +67,7 @@ static inline vi vi_mul(vi a, vi b) { return vmulq_s32(a, b); }
 static inline vi vi_and(vi a, vi b) { return vandq_s32(a, b); }
 static inline vi vi_or(vi a, vi b) { return vorrq_s32(a, b); }
 static inline vi vi_xor(vi a, vi b) { return veorq_s32(a, b); }
+static inline vi vi_and_or(vi x, vi mask, vi y) { return vi_or(vi_and(x, mask), y); }
 static inline vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
 static inline vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
 static inline vi vi_greater(vi a, vi b) { return vreinterpretq_s32_u32(vcgtq_s32(a, b)); } /* -1 where true */

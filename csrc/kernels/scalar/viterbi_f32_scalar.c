@@ -13,9 +13,9 @@ void qk_viterbi_f32_scalar(const qk_trellis *trellis, const float *x, size_t ste
         for (size_t q = 0; q < overlaps; q++) {
             float least = 0.0f;
             for (size_t symbol = 0; symbol < (size_t)1 << trellis->bits; symbol++) {
-                const size_t state = q << trellis->bits | symbol;
                 const float d = x[p] - trellis->levels[qk_trellis_place(trellis, q, symbol)];
-                const float cost = before[state % overlaps] + d * d;
+                float cost = before[(q << trellis->bits | symbol) % overlaps] + d * d;
+                cost = qk_trellis_marked(cost, symbol, trellis->bits);
                 if (symbol == 0 || cost < least) {
                     least = cost;
                     symbols[p * columns + q] = (uint8_t)symbol;
