@@ -20,12 +20,7 @@ class Grid:
         """Scales as they are stored, and zero points, whose levels lie from low to high."""
         ends = np.stack([low, high], axis=1)
         chosen = choose_qparams(ends, self.qtype, axis=0, symmetric=self.symmetric, full_range=self.full_range)
-        with np.errstate(over="ignore", under="ignore"):
-            scales = chosen.scale.astype(self.scale_dtype)
-        if np.isinf(scales).any():
-            raise ValueError(f"scale_dtype: float16 cannot hold the scale {chosen.scale.max():g}; "
-                             "use scale_dtype='float32'")
-        scales = np.maximum(scales, np.finfo(self.scale_dtype).smallest_subnormal)
+        scales = stored(chosen.scale, self.scale_dtype)
         if self.symmetric:
             return scales, chosen.zero_point
         return scales, quantize(-low, scales, dtype=self.qtype, axis=0)
@@ -61,11 +56,25 @@ def _range(groups):
 
 
 def _sum_of_squares(x):
-    """Of each row, in an order that is the same on every processor: halves are added until one value is left."""
-    squares = np.square(np.ascontiguousarray(x.T), dtype=np.float64)  # rows are added faster than short pieces of them
-    size = len(squares)
+    """Of each row."""
+    return row_sums(np.square(x, dtype=np.float64))
+
+
+def row_sums(x):
+    """Of float64 numbers, in an order that is the same on every processor: halves are added until one value is left."""
+    sums = np.array(x.T, order="C")  # rows are added faster than short pieces of them
+    size = len(sums)
     while size > 1:
         half = -(-size // 2)
-        squares[: size - half] += squares[half:size]
+        sums[: size - half] += sums[half:size]
         size = half
-    return squares[:1].sum(axis=0)
+    return sums[:1].sum(axis=0)
+
+
+def stored(scales, dtype):
+    """Rounded to the type that scales are stored in, and never to 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = scales.astype(dtype)
+    if np.isinf(rounded).any():
+        raise ValueError(f"scale_dtype: float16 cannot hold the scale {scales.max():g}; use scale_dtype='float32'")
+    return np.maximum(rounded, np.finfo(dtype).smallest_subnormal)

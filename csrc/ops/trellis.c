@@ -15,7 +15,7 @@
 enum {
     CACHE_LINE = 64,
     SEAM = 32,
-    DRAWN = 16, /* rows that a thread takes at a time */
+    DRAWN = 4, /* rows that a thread takes at a time */
 };
 
 typedef struct encoder {
