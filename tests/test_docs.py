@@ -16,6 +16,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
     "qkernels", "qkernels.affine", "qkernels.hadamard", "qkernels.packing", "qkernels.gemm", "qkernels.threads",
     "qkernels.weights"
+    "qkernels", "qkernels.affine", "qkernels.packing", "qkernels.gemm", "qkernels.threads", "qkernels.weights",
+    "qkernels.trellis",
 ]
 
 
