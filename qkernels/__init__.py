@@ -2,13 +2,15 @@
 
 from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
 from .binary import binary_gemm
+from .codebook import Codebook
 from .dispatch import cpu_info
 from .gemm import PackedB, int8_gemm, pack_b
 from .hadamard import hadamard
 from .layers import linear
 from .packing import pack, unpack
+from .quantizers import quantize_weight
 from .threads import get_num_threads, num_threads, set_num_threads
-from .weights import QuantizedWeight, quantize_weight
+from .weights import QuantizedWeight
 
 __version__ = "0.1.0"
 
@@ -16,6 +18,7 @@ __all__ = [
     "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
     "fake_quantize", "get_num_threads", "hadamard", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
     "PackedB", "QParams", "QuantizedWeight", "binary_gemm", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
+    "Codebook", "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
     "fake_quantize", "get_num_threads", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
     "quantize_weight", "set_num_threads", "unpack",
 ]

@@ -1,11 +1,9 @@
-"""Scales and zero points of groups of values: from their range, or the best of several parts of it."""
+"""Integer formats: scales and zero points of groups of values, from their range or the best of several parts of it."""
 
 import numpy as np
 
 from .affine import choose_qparams, fake_quantize, quantize
-
-SHRINKS = np.float32([1 - i / 40 for i in range(33)])  # the parts of a range that `Grid.search` tries
-SEARCH_SIZE = 2**18  # values for which it tries them at a time, to stay in cache
+from .groups import SHRINKS, Groups, squared_errors, stored
 
 
 class Grid:
@@ -25,32 +23,38 @@ class Grid:
             return scales, chosen.zero_point
         return scales, quantize(-low, scales, dtype=self.qtype, axis=0)
 
-    def cover(self, groups):
+    def cover(self, rows):
         """The whole range of each row."""
-        return self.spread(*_range(groups))
+        return self.spread(*_range(rows))
 
     def search(self, groups):
         """The part of each row's range with the least squared error."""
-        scales, zero_points = np.empty(len(groups), self.scale_dtype), np.empty(len(groups), np.uint8)
-        step = max(SEARCH_SIZE // max(groups.shape[1], 1), 1)
-        for start in range(0, len(groups), step):
-            part = slice(start, start + step)
-            scales[part], zero_points[part] = self._search(groups[part])
+        scales, zero_points = np.empty(len(groups.rows), self.scale_dtype), np.empty(len(groups.rows), np.uint8)
+        for part in groups.pieces():
+            scales[part], zero_points[part] = self._search(groups.rows[part])
         return scales, zero_points
 
-    def _search(self, groups):
-        low, high = _range(groups)
-        best, least = None, np.full(len(groups), np.inf)
+    def _search(self, rows):
+        low, high = _range(rows)
+        best, least = None, np.full(len(rows), np.inf)
         for shrink in SHRINKS:
             tried = self.spread(low * shrink, high * shrink)
-            error = _sum_of_squares(fake_quantize(groups, *tried, dtype=self.qtype, axis=0) - groups)
+            error = squared_errors(fake_quantize(rows, *tried, dtype=self.qtype, axis=0) - rows)
             better = error < least
             best = tried if best is None else [np.where(better, new, old) for new, old in zip(tried, best)]
             least = np.where(better, error, least)
         return best
 
 
-def _range(groups):
+def quantize_integers(w, grid, group_size, method):
+    """Codes [N, K], scales and zero points [N, G] of a weight."""
+    groups = Groups(w, group_size)
+    scales, zero_points = grid.cover(groups.rows) if method == "minmax" else grid.search(groups)
+    codes = quantize(groups.rows, scales, zero_points, dtype=grid.qtype, axis=0)
+    return groups.codes(codes), groups.by_group(scales), groups.by_group(zero_points)
+
+
+def _range(rows):
     """The least and greatest of each row and 0."""
     return groups.min(axis=1, initial=np.float32(0)), groups.max(axis=1, initial=np.float32(0))
 
@@ -78,3 +82,4 @@ def stored(scales, dtype):
     if np.isinf(rounded).any():
         raise ValueError(f"scale_dtype: float16 cannot hold the scale {scales.max():g}; use scale_dtype='float32'")
     return np.maximum(rounded, np.finfo(dtype).smallest_subnormal)
+    return rows.min(axis=1, initial=np.float32(0)), rows.max(axis=1, initial=np.float32(0))

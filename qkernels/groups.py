@@ -1,4 +1,4 @@
-"""The groups of a weight, values along k that share a scale, and sums over them that are the same on every processor."""
+"""The groups of a weight: values along k that share a scale. Sums over them are the same on every processor."""
 
 import numpy as np
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import _arguments as arguments
 from . import _core
+from .hadamard import hadamard
 from .weights import QuantizedWeight
 
 # How x enters a product, and what is done to its result, as the C side counts them.
@@ -101,6 +102,8 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     output = _core.Output(out, (*x.shape[:-1], n), np.float32, "x", given, x, bias)
     if bias is not None:
         bias = arguments.linear_bias(bias, n)
+    if qw.seed is not None:
+        x = hadamard(x, seed=qw.seed)
     m = math.prod(x.shape[:-1])
     _core.linear(np.ascontiguousarray(x).reshape(m, k), qw.packed, bias, mode,
                  SMOOTH_ACTIVATIONS[activation] if is_smooth else 0, low, high, output.buffer.reshape(m, n))

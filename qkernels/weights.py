@@ -1,4 +1,4 @@
-"""Quantized weights."""
+"""Quantized weights: what they hold, and their states."""
 
 import math
 from collections.abc import Mapping
@@ -6,49 +6,68 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import _arguments as arguments
-from . import _core, formats
-from .affine import dequantize, quantize
-from .grids import Grid
+from . import _core, formats, trellis
+from .affine import dequantize
+from .groups import checked_group_size, group_count
+from .hadamard import hadamard
 from .packing import pack, unpack
 
-METHODS = ("minmax", "mse")
 SCALE_DTYPES = ("float16", "float32")
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
+OTHER_ENTRIES = ("zero_points", "levels", "window", "seed")
 
 
 class QuantizedWeight:
     """A weight [N, K] in few bits, packed for the selected ISA; made by `quantize_weight` or `from_int4`.
 
-    ``W[n, k] = scale * (code - zero point)``, with a scale, and in an asymmetric weight a zero point, for each group of
-    values along k. Pickles hold the plain codes, so they load on any machine and are packed there for its ISA.
+    ``W[n, k] = scale * level``, with a scale for each group of values along k, and for a level the integer that a code
+    means: ``code - zero point`` in "int8", "int4" and "int2". Pickles hold the plain codes, so they load on any machine
+    and are packed there for its ISA.
 
     Attributes
     ----------
     format : str
-        "int8", "int4" or "int2".
+        See `quantize_weight`.
     group_size : int or None
         Values along k that share a scale; None: one scale an output channel.
     symmetric : bool
-        Whether 0.0 is the middle code everywhere, and no zero points are stored.
+        Whether no zero points are stored.
+    levels : int8 ndarray or None
+        What the codes of a table mean, [16], or [N, 16] by row; [64] for the windows of a trellis.
+    window : int or None
+        Bits of a state of a trellis whose levels are computed.
+    seed : int or None
+        Of the rotation of the rows, see `hadamard`; None: they are not rotated.
     """
 
-    __slots__ = ("format", "group_size", "packed", "symmetric")
+    __slots__ = ("format", "group_size", "levels", "packed", "seed", "symmetric", "window")
 
-    def __init__(self, format, codes, scales, zero_points=None, group_size=None):
-        """codes: uint8 [N, K]; scales: float16 or float32, zero_points: uint8 or None, both [N, G], or [N] if there is
-        one a row."""
-        self.format = format
-        self.group_size = _checked_group_size(group_size)
+    def __init__(self, format, codes, scales, zero_points=None, group_size=None, *, levels=None, k=None, window=None,
+                 seed=None):
+        """codes: uint8 [N, K], of a trellis [N, bytes], and then k; scales: float16 or float32, zero_points: uint8 or
+        None, both [N, G], or [N] if there is one a row; levels: int8 [16] or [N, 16] for "codebook4"."""
+        record = formats.find(format)
+        self.format = record.name
+        self.group_size = checked_group_size(group_size)
         self.symmetric = zero_points is None
-        n, k = codes.shape
-        shape = n, _group_count(k, self.group_size)
+        if not self.symmetric and record.family != "integer":
+            raise ValueError(f"zero_points: {record.name} has none")
+        self.window = checked_window(window, record)
+        self.levels = _checked_levels(levels, record, self.window, len(codes))
+        self.seed = None if seed is None else arguments.scalar(seed, "seed", 0, 2**64 - 1)
+        if record.family == "ternary" and codes.size and not codes.all():
+            raise ValueError("codes: those of ternary are 1, 2 and 3")
+        is_trellis = record.family == "trellis"
+        shape = len(codes), group_count(k if is_trellis else codes.shape[1], self.group_size)
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
+        stream = {"k": k, "window": self.window or 0} if is_trellis else {}
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
             {8: 0, 4: 1, 2: 2}[self.bits], self.group_size)
+            record.coding + (formats.FINE_CODING if self.window else 0), self.group_size, self.levels, **stream)
 
     @property
     def shape(self):
@@ -94,13 +113,25 @@ class QuantizedWeight:
         Returns
         -------
         float32 ndarray
-            [N, K], exactly ``float32(code - zero point) * float32(scale)``.
+            [N, K], exactly ``float32(level) * float32(scale)``, rotated back by `hadamard` if `seed` is not None.
         """
         codes, scales, zero_points = self._unpacked()
-        if zero_points is None:
-            zero_points = formats.find(self.format).zero
+        record = formats.find(self.format)
+        if record.family in ("integer", "ternary"):
+            integers, zero = codes, record.zero if zero_points is None else zero_points
+        else:
+            integers, zero = self._integers(codes, record), 0
         axis = 0 if self.group_size is None else None
-        return dequantize(codes, scales, zero_points, axis=axis, group_size=self.group_size)
+        w = dequantize(integers, scales, zero, axis=axis, group_size=self.group_size)
+        return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
+
+    def _integers(self, codes, record):
+        """The levels of codes, int8 [N, K]."""
+        if record.family == "binary":
+            return (2 * codes).view(np.int8) - np.int8(1)
+        if record.family == "trellis":
+            return trellis.decode(codes, record.bits, self.shape[1], group_size=self.group_size, window=self.window)
+        return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels, codes, axis=1)
 
     @classmethod
     def from_int4(cls, q, scales, zero_points=None, *, group_size=None):
@@ -168,15 +199,17 @@ class QuantizedWeight:
         Returns
         -------
         dict of str to ndarray
-            "version" (1); "format"; "shape", [N, K]; "group_size", 0 for None; "codes", packed along K by `pack`, 0.0
-            being the middle code or the zero point; "scales"; and in an asymmetric weight "zero_points".
+            "version" (1); "format"; "shape", [N, K]; "group_size", 0 for None; "codes", packed along K by `pack`, those
+            of a trellis as they are; "scales"; and where the weight has them "zero_points", "levels" (of "codebook4";
+            the other formats' are their own), "window" and "seed".
         """
         codes, scales, zero_points = self._unpacked()
+        record = formats.find(self.format)
         state = {"version": np.array(STATE_VERSION), "format": np.array(self.format), "shape": np.array(self.shape),
-                 "group_size": np.array(self.group_size or 0), "codes": _pack(codes, self.bits), "scales": scales}
-        if zero_points is not None:
-            state["zero_points"] = zero_points
-        return state
+                 "group_size": np.array(self.group_size or 0), "codes": _pack(codes, record), "scales": scales}
+        others = {"zero_points": zero_points, "levels": self.levels if record.name == "codebook4" else None,
+                  "window": self.window, "seed": None if self.seed is None else np.uint64(self.seed)}
+        return state | {name: np.array(entry) for name, entry in others.items() if entry is not None}
 
     @classmethod
     def from_state(cls, state):
@@ -204,11 +237,11 @@ class QuantizedWeight:
             if name not in state:
                 raise ValueError(f"state: lacks {name}")
         for name in state:
-            if name not in (*STATE_ENTRIES, "zero_points"):
+            if name not in (*STATE_ENTRIES, *OTHER_ENTRIES):
                 raise ValueError(f"state: has {name!r}, which is no entry of it")
         try:
             return cls._from_entries({name: np.asarray(state[name]) for name in state})
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"state: {error}") from None
 
     @classmethod
@@ -222,13 +255,14 @@ class QuantizedWeight:
         n, k = (arguments.scalar(length, "shape", 0, 2**60) for length in state["shape"])
         group_size = arguments.scalar(state["group_size"], "group_size", 0, 2**62) or None
         codes = arguments.byte_array(state["codes"], "codes", unsigned_only=True)
-        packed_shape = n, -(-k * record.bits // 8)
+        packed_shape = n, _code_bytes(k, record, group_size)
         if codes.shape != packed_shape:
             raise ValueError(f"codes: got shape {codes.shape}, takes {packed_shape} for the shape {(n, k)}")
-        zero_points = state.get("zero_points")
-        if zero_points is not None:
-            zero_points = arguments.byte_array(zero_points, "zero_points", unsigned_only=True)
-        return cls(record.name, _unpack(codes, record.bits, k), state["scales"], zero_points, group_size)
+        others = {name: state.get(name) for name in OTHER_ENTRIES}
+        if others["zero_points"] is not None:
+            arguments.byte_array(others["zero_points"], "zero_points", unsigned_only=True)
+        return cls(record.name, _unpack(codes, record, k), state["scales"], group_size=group_size,
+                   k=k if record.family == "trellis" else None, **others)
 
     def __reduce__(self):
         return QuantizedWeight.from_state, (self.to_state(),)
@@ -236,21 +270,33 @@ class QuantizedWeight:
     def __repr__(self):
         n, k = self.shape
         groups = "" if self.group_size is None else f", groups of {self.group_size}"
-        scheme = "" if self.symmetric else ", asymmetric"
+        others = [(not self.symmetric, ", asymmetric"), (self.window, f", window of {self.window} bits"),
+                  (np.ndim(self.levels) == 2, ", a table a row"), (self.seed is not None, ", rotated")]
+        scheme = "".join(text for applies, text in others if applies)
         return f"<QuantizedWeight {n}x{k} {self.format}{groups}{scheme}, {self.bits_per_weight:.2f} bits per weight>"
 
 
-def _group_count(k, group_size):
-    return 1 if group_size is None else -(-k // group_size)
-
-
-def _checked_group_size(group_size):
-    if group_size is None:
+def checked_window(window, record):
+    if window is None:
         return None
-    value = arguments.scalar(group_size, "group_size", -(2**62), 2**62)
-    if value <= 0 or value % 32:
-        raise ValueError(f"group_size: got {value}, takes None or a multiple of 32")
-    return value
+    if record.family != "trellis":
+        raise ValueError(f"window: only applies to {', '.join(formats.of_family('trellis'))}, not to {record.name!r}")
+    return arguments.scalar(window, "window", formats.WINDOWS[0], formats.WINDOWS[-1])
+
+
+def _checked_levels(levels, record, window, n):
+    """The table that a weight of this format has."""
+    if record.name != "codebook4":
+        if levels is not None:
+            raise ValueError(f"levels: those of {record.name} are its own")
+        return trellis.LEVELS[record.bits] if record.family == "trellis" and window is None else record.levels
+    if levels is None:
+        raise ValueError("levels: needed for codebook4")
+    if levels.dtype != np.int8:
+        raise TypeError(f"levels: got dtype {levels.dtype}, takes int8")
+    if levels.shape not in ((16,), (n, 16)):
+        raise ValueError(f"levels: got shape {levels.shape}, takes (16,) or {(n, 16)}")
+    return np.ascontiguousarray(levels)
 
 
 def _by_group(x, name, shape):
@@ -271,100 +317,15 @@ def _int4_zero_points(x, zero):
     return None if (x == zero).all() else x.astype(np.uint8)
 
 
-def _pack(codes, bits):
-    return codes if bits == 8 else pack(codes, bits)
+def _code_bytes(k, record, group_size):
+    """Bytes of a row of codes in a state."""
+    return trellis.stream_bytes(k, record.bits, group_size) if record.family == "trellis" else -(-k * record.bits // 8)
 
 
-def _unpack(packed, bits, k):
-    return packed if bits == 8 else unpack(packed, bits, k, signed=False)
+def _pack(codes, record):
+    return codes if record.bits == 8 or record.family == "trellis" else pack(codes, record.bits)
 
 
-def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="minmax", scale_dtype="float16",
-                    full_range=False):
-    """Quantize the weight of a linear layer.
-
-    Parameters
-    ----------
-    w : float32 array
-        [N, K], as PyTorch stores it. Any strides.
-    format : {"int8", "int4", "int2"}
-        Bits of a weight.
-    group_size : int, optional
-        So many values along K share a scale, a multiple of 32; the last group may be short. None: one scale an output
-        channel.
-    symmetric : bool, default True
-        Levels symmetric around 0.0, see `choose_qparams`; otherwise groups have zero points, too.
-    method : {"minmax", "mse"}
-        What range the levels of a group cover: "minmax" all of it; "mse" what gives the least squared error of the
-        weights among all of it and 97.5, 95, ... 20 % of it. The error is never above that of "minmax".
-    scale_dtype : {"float16", "float32"}
-        How scales are stored.
-    full_range : bool, default False
-        Symmetric only: use the lowest level, too; see `choose_qparams`.
-
-    Returns
-    -------
-    QuantizedWeight
-
-    Raises
-    ------
-    TypeError
-        w is not float32.
-    ValueError
-        w is not 2-D or not finite, a scale overflows float16, or a parameter is not one of those named.
-    NotImplementedError
-        The format is planned, and not available yet.
-
-    Notes
-    -----
-    Scales are those of `choose_qparams`, rounded to scale_dtype before zero points, ``saturate(round_half_even(-min /
-    scale))``, and codes are chosen with them; those that float16 rounds to 0 become 2**-24, its least positive number.
-    "mse" searches the ranges ``min * f`` to ``max * f``, each group for itself, and keeps the largest f of equal error
-    (the clipping search of [1]_, on a grid). The result is the same on every processor, errors being summed in float64
-    in a fixed order.
-
-    References
-    ----------
-    .. [1] Y. Choukroun, E. Kravchik, F. Yang, P. Kisilev, "Low-bit quantization of neural networks for efficient
-       inference", 2019, arXiv:1902.06822.
-
-    Examples
-    --------
-    >>> import numpy as np, qkernels
-    >>> w = np.random.default_rng(0).normal(size=(256, 1024)).astype(np.float32)
-    >>> qw = qkernels.quantize_weight(w, "int4", group_size=32)
-    >>> qw.shape, qw.format, qw.scales.shape
-    ((256, 1024), 'int4', (256, 32))
-    """
-    w = arguments.float_array(w, "w")
-    if w.ndim != 2:
-        raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
-    record = formats.find(format)
-    group_size = _checked_group_size(group_size)
-    if method not in METHODS:
-        raise ValueError(f"method: got {method!r}, takes one of {', '.join(METHODS)}")
-    if scale_dtype not in SCALE_DTYPES:
-        raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
-    if full_range and not symmetric:
-        raise ValueError("full_range: only applies to symmetric quantization; asymmetric ranges are always full")
-    if not np.isfinite(w).all():
-        raise ValueError("w: contains NaN or infinity")
-
-    n, k = w.shape
-    count = _group_count(k, group_size)
-    groups = _one_a_row(w, count, group_size)
-    grid = Grid(record.qtype, symmetric, full_range, scale_dtype)
-    scales, zero_points = grid.cover(groups) if method == "minmax" else grid.search(groups)
-    codes = quantize(groups, scales, zero_points, dtype=record.qtype, axis=0)
-    codes = codes.reshape(n, count * groups.shape[1])[:, :k]
-    zero_points = None if symmetric else zero_points.reshape(n, count)
-    return QuantizedWeight(record.name, codes, scales.reshape(n, count), zero_points, group_size)
-
-
-def _one_a_row(w, count, group_size):
-    """The groups of a weight, each a row, the short ones filled up with zeros, which any grid has."""
-    n, k = w.shape
-    size = k if count <= 1 else group_size
-    if count * size != k:
-        w = np.pad(w, ((0, 0), (0, count * size - k)))
-    return np.ascontiguousarray(w).reshape(n * count, size)
+def _unpack(packed, record, k):
+    is_plain = record.bits == 8 or record.family == "trellis"
+    return packed if is_plain else unpack(packed, record.bits, k, signed=False)
