@@ -87,7 +87,7 @@ def test_hostile_states(isa):
 
     wrong = {
         "version": [0, 2, -1, 1.0, "1", np.ones(2, int), None, np.array(True)],
-        "format": ["int3", "nf4", 4, ["int4", "int4"], np.array(["int4"]), "int8", "int2", b"int4", None],
+        "format": ["int3", "mxfp4", 4, ["int4", "int4"], np.array(["int4"]), "int8", "int2", b"int4", None],
         "shape": [[5], [5, 100, 1], [5, 99 + 3], [4, 100], [-5, 100], [2**62, 100], [5.0, 100.0], 500, [[5, 100]],
                   "5x", [True, True], [5, 2**63], [0, 0], None],
         "group_size": [33, -32, 64, 96, 1.5, [32], "32", 2**70, 0, None],

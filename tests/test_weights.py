@@ -81,7 +81,7 @@ def test_mse_in_several_pieces(isa, monkeypatch):
     """A search over more values than it takes at a time."""
     w = matrix(40, 96)
     want = qkernels.quantize_weight(w, "int4", group_size=32, method="mse")
-    monkeypatch.setattr(qkernels.grids, "SEARCH_SIZE", 100)
+    monkeypatch.setattr(qkernels.groups, "SEARCH_SIZE", 100)
     got = qkernels.quantize_weight(w, "int4", group_size=32, method="mse")
     assert_same(got.dequantize(), want.dequantize())
 

@@ -17,11 +17,15 @@ MODES = [
 ]
 # format, group_size, symmetric, scale_dtype
 KINDS = list(itertools.product(FORMATS, GROUPS, (True, False), ("float16", "float32")))
+TABLES = ("nf4", "log4", "codebook4", "codebook4 by row")
+KINDS += itertools.product((*TABLES, "binary", "ternary"), GROUPS, (True,), ("float16", "float32"))
 
 
 def weight(seed, n, k, format="int4", group_size=None, symmetric=True, scale_dtype="float16"):
     """A ref.Weight."""
-    top = 2 ** FORMATS[format] - 1
+    format, _, by_row = format.partition(" ")
+    bits = FORMATS.get(format) or ref.formats.BITS[format]
+    top = 2**bits - 1
     groups = 1 if group_size is None else -(-k // group_size)
 
     def codes(seed, shape):
@@ -29,18 +33,27 @@ def weight(seed, n, k, format="int4", group_size=None, symmetric=True, scale_dty
         return np.where(kind == 0, 0, np.where(kind == 1, top, values)).astype(np.uint8)
 
     scales = cases.scales(seed + 1, (n, groups)).astype(scale_dtype)
-    zero_points = None if symmetric else codes(seed + 2, (n, groups))
-    return ref.Weight(codes(seed, (n, k)), scales, zero_points, FORMATS[format], group_size)
+    if format in FORMATS:
+        zero_points = None if symmetric else codes(seed + 2, (n, groups))
+        return ref.Weight(codes(seed, (n, k)), scales, zero_points, bits, group_size)
+    table = cases.bytes8(seed + 3, (n, 16) if by_row else (16,), np.int8) if format == "codebook4" else None
+    used = np.maximum(codes(seed, (n, k)), format == "ternary").astype(np.uint8)  # whose code 0 has no meaning
+    return ref.weight_of_codes(format, used, scales, group_size, table)
 
 
 def packed(w):
     """The QuantizedWeight of a ref.Weight."""
-    return qkernels.QuantizedWeight(f"int{w.bits}", w.codes, w.scales, w.zero_points, w.group_size)
+    stream = {"k": w.integers().shape[1], "window": w.window} if (w.format or "").startswith("trellis") else {}
+    return qkernels.QuantizedWeight(
+        w.format or f"int{w.bits}", w.codes, w.scales, w.zero_points, w.group_size, levels=w.table, **stream)
 
 
 def assert_same_weight(got, want, what=""):
-    """A QuantizedWeight has the codes, scales and zero points of a ref.Weight."""
+    """A QuantizedWeight has the codes, scales, zero points and levels of a ref.Weight."""
     codes, scales, zero_points = got.packed.unpack()
+    assert got.format == (want.format or f"int{want.bits}"), what
+    if want.table is not None:
+        np.testing.assert_array_equal(got.levels, want.table, err_msg=str(what))
     assert (got.bits, got.group_size) == (want.bits, want.group_size), what
     np.testing.assert_array_equal(codes, want.codes, err_msg=str(what))
     assert scales.dtype == want.scales.dtype, what

@@ -13,10 +13,11 @@ from .affine import (
     quantize,
 )
 from .binary import binary_gemm
+from .formats import quantize_weight, weight_of_codes, weight_of_stream
 from .gemm import int8_gemm
 from .hadamard import hadamard
 from .packing import pack, unpack
-from .weights import Weight, linear, quantize_weight
+from .weights import Weight, linear
 
 __all__ = [
     "QParams",
@@ -33,4 +34,6 @@ __all__ = [
     "quantize",
     "quantize_weight",
     "unpack",
+    "weight_of_codes",
+    "weight_of_stream",
 ]

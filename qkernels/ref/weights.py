@@ -16,19 +16,31 @@ SPLIT_LIMIT = 254 * 254 * 127.5 - 1  # of a number whose highest digit in base 2
 
 
 class Weight(NamedTuple):
-    """W[n, k] = scale * (code - zero point)."""
+    """W[n, k] = scale * level, the level being code - zero point, or what `levels` has."""
 
-    codes: np.ndarray  # uint8 [N, K]
+    codes: np.ndarray  # uint8 [N, K]; of a trellis the bytes of its streams
     scales: np.ndarray  # float16 or float32 [N, G]
     zero_points: np.ndarray | None  # uint8 [N, G]; None where all are 2**(bits - 1)
     bits: int
     group_size: int | None  # values along k that share a scale; None: one scale a row, G = 1
+    format: str | None = None  # None: "int8", "int4" or "int2", by bits
+    levels: np.ndarray | None = None  # int8 [N, K], where they are not code - zero point
+    table: np.ndarray | None = None  # int8 [16] or [N, 16], if it is one of the weight itself
+    window: int | None = None  # bits of a state of a trellis whose levels are computed
+
+    def integers(self):
+        """The levels, int64 [N, K]."""
+        if self.levels is not None:
+            return self.levels.astype(np.int64)
+        zero = np.full(self.scales.shape, 2 ** (self.bits - 1)) if self.zero_points is None else self.zero_points
+        size = self.codes.shape[1] if self.group_size is None else self.group_size
+        return self.codes - np.repeat(zero.astype(np.int64), size, axis=1)[:, : self.codes.shape[1]]
 
     def dequantize(self):
-        """float32(code - zero point) * float32(scale)."""
-        zero_points = np.asarray(2 ** (self.bits - 1)) if self.zero_points is None else self.zero_points
-        size = self.codes.shape[1] if self.group_size is None else self.group_size
-        return dequantize(self.codes, self.scales.astype(np.float32), zero_points, group_size=size)
+        """float32(level) * float32(scale)."""
+        levels = self.integers()
+        size = levels.shape[1] if self.group_size is None else self.group_size
+        return dequantize(levels, self.scales.astype(np.float32), group_size=size)
 
 
 def quantize_weight(
@@ -38,12 +50,7 @@ def quantize_weight(
     bits = int(format.removeprefix("int"))
     dtype = f"uint{bits}"
     n, k = w.shape
-    count = 1 if group_size is None else -(-k // group_size)
-    size = k if count == 1 else group_size
-    # A row for each group. Zeros may fill the last one up: they become 0.0 whatever the scale.
-    padded = np.zeros((n, count * size), np.float32)
-    padded[:, :k] = w
-    groups = padded.reshape(n * count, size)
+    groups, count = by_group(w, group_size)  # zeros become 0.0 whatever the scale
     low, high = groups.min(axis=1, initial=np.float32(0)), groups.max(axis=1, initial=np.float32(0))
 
     least = np.full(n * count, np.inf)
@@ -60,9 +67,19 @@ def quantize_weight(
         better = (error < least) | (shrink == 1)
         least[better] = error[better]
         codes[better], scales[better], zero_points[better] = code[better], scale[better], zero[better]
-    codes = codes.reshape(n, count * size)[:, :k]
+    codes = codes.reshape(n, count * groups.shape[1])[:, :k]
     zero_points = None if symmetric else zero_points.reshape(n, count)
     return Weight(codes, scales.reshape(n, count), zero_points, bits, group_size)
+
+
+def by_group(x, group_size):
+    """A row for each group of [N, K], and how many groups a row of x has. Zeros fill the last of them up."""
+    n, k = x.shape
+    count = 1 if group_size is None else -(-k // group_size)
+    size = k if count == 1 else group_size
+    padded = np.zeros((n, count * size), x.dtype)
+    padded[:, :k] = x
+    return padded.reshape(n * count, size), count
 
 
 def stored(scale, dtype):
@@ -71,21 +88,25 @@ def stored(scale, dtype):
         return np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal)
 
 
-def sum_of_squares(x):
-    """Of each row of float32 numbers, in float64: the upper half is added to the lower until one is left."""
-    squares = np.square(x, dtype=np.float64)
-    while squares.shape[1] > 1:
-        half = -(-squares.shape[1] // 2)
-        lower, upper = squares[:, :half].copy(), squares[:, half:]
+def sum_of_squares(x, weights=1):
+    """Of each row of float32 numbers, in float64; squares may be weighted."""
+    return sum_rows(np.square(x, dtype=np.float64) * weights)
+
+
+def sum_rows(x):
+    """Of float64: the upper half is added to the lower until one is left."""
+    while x.shape[1] > 1:
+        half = -(-x.shape[1] // 2)
+        lower, upper = x[:, :half].copy(), x[:, half:]
         lower[:, : upper.shape[1]] += upper
-        squares = lower
-    return squares.sum(axis=1)
+        x = lower
+    return x.sum(axis=1)
 
 
 def linear(x, weight, bias=None, *, activations="int8", activation_scales="row", activation=None):
     """x [..., K] times the transposed Weight [N, K]."""
     x = np.asarray(x, np.float32)
-    n, k = weight.codes.shape
+    n, k = weight.integers().shape
     rows = x.reshape(int(np.prod(x.shape[:-1])), k)
     block = block_size(k, weight.group_size)
     row_scales = np.ones(len(rows), np.float32)
@@ -124,15 +145,13 @@ def block_size(k, group_size):
 
 def sum_blocks(q, q_scales, weight, block):
     """fma(float32(sum of a block) [* scale of q], scale of the weight, what the blocks before gave)."""
-    n, k = weight.codes.shape
+    levels = weight.integers()
+    n, k = levels.shape
     total = np.zeros((len(q), n), np.float32)
     for b, start in enumerate(range(0, k, block)):
         part = slice(start, start + block)
         group = 0 if weight.group_size is None else start // weight.group_size
-        zero = 2 ** (weight.bits - 1)
-        if weight.zero_points is not None:
-            zero = weight.zero_points[:, group, None].astype(np.int64)
-        acc = q[:, part].astype(np.int64) @ (weight.codes[:, part].astype(np.int64) - zero).T
+        acc = q[:, part].astype(np.int64) @ levels[:, part].T
         with np.errstate(all="ignore"):
             factor = acc.astype(np.float32)
             if q_scales is not None:
