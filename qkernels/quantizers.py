@@ -161,8 +161,7 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     elif record.family == "ternary":
         codes, scales = quantize_ternary(w, group_size, method, scale_dtype)
     else:
-        codes, scales = trellis.encode(w, record.bits, group_size=group_size, scale_dtype=scale_dtype, window=window,
-                                       hessian=hessian)
+        codes, scales = trellis.encode(w, record.bits, window or trellis.FAST_WINDOW, group_size, scale_dtype, hessian)
         rest |= {"k": w.shape[1], "window": window}
     return QuantizedWeight(record.name, codes, scales, zero_points, group_size, **rest)
 
@@ -183,7 +182,7 @@ def _checked_hessian(x, k):
         raise ValueError(f"hessian: got shape {x.shape}, takes {(k, k)}")
     if not np.isfinite(x).all():
         raise ValueError("hessian: must be finite everywhere")
-    return x.astype(np.float32)
+    return x
 
 
 def _rotated(w, hessian, seed):
@@ -192,5 +191,5 @@ def _rotated(w, hessian, seed):
     if not np.isfinite(w).all():
         raise ValueError("w: its rows are too large to be rotated in float32")
     if hessian is not None:
-        hessian = hadamard(hadamard(hessian, seed=seed).T, seed=seed)
+        hessian = hadamard(hadamard(hessian.astype(np.float32), seed=seed).T, seed=seed)
     return w, hessian

@@ -62,7 +62,7 @@ class QuantizedWeight:
         shape = len(codes), group_count(k if is_trellis else codes.shape[1], self.group_size)
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
-        stream = {"k": k, "window": self.window or 0} if is_trellis else {}
+        stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
@@ -130,7 +130,8 @@ class QuantizedWeight:
         if record.family == "binary":
             return (2 * codes).view(np.int8) - np.int8(1)
         if record.family == "trellis":
-            return trellis.decode(codes, record.bits, self.shape[1], group_size=self.group_size, window=self.window)
+            window = self.window or trellis.FAST_WINDOW
+            return trellis.decode(codes, record.bits, window, self.shape[1], self.group_size)
         return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels, codes, axis=1)
 
     @classmethod
@@ -289,7 +290,7 @@ def _checked_levels(levels, record, window, n):
     if record.name != "codebook4":
         if levels is not None:
             raise ValueError(f"levels: those of {record.name} are its own")
-        return trellis.LEVELS[record.bits] if record.family == "trellis" and window is None else record.levels
+        return trellis.levels(record.bits) if record.family == "trellis" and window is None else record.levels
     if levels is None:
         raise ValueError("levels: needed for codebook4")
     if levels.dtype != np.int8:
@@ -319,7 +320,10 @@ def _int4_zero_points(x, zero):
 
 def _code_bytes(k, record, group_size):
     """Bytes of a row of codes in a state."""
-    return trellis.stream_bytes(k, record.bits, group_size) if record.family == "trellis" else -(-k * record.bits // 8)
+    if record.family == "trellis":  # whole words
+        block = trellis.block_size(k, group_size)
+        k = -(-k // block) * block
+    return -(-k * record.bits // 8)
 
 
 def _pack(codes, record):

@@ -14,7 +14,7 @@ N, K = 5, 64
 W, X = cases.floats(1, (N, K)), cases.floats(2, (3, K))
 NOT_FLOATS = [X.astype(np.float64), X > 0, X.astype(int), X.astype(X.dtype.newbyteorder()), X.astype(complex),
               X.astype(object), None, "x", {}, [["a"]]]  # fmt: skip
-LATER = ("nf4", "codebook4", "log4", "binary", "ternary", "trellis2", "trellis3", "trellis4")
+NEW = ("nf4", "codebook4", "log4", "binary", "ternary", "trellis2", "trellis3", "trellis4")
 
 
 @pytest.fixture
@@ -36,10 +36,8 @@ def test_weights():
 
 def test_format():
     for bad in ("int3", "", None, 8, np.int8, ["int8"], "INT8", np.array(["int8"])):
-        raises(ValueError, "format", qkernels.quantize_weight, W, bad)
-    for later in LATER:
-        text = raises(NotImplementedError, "format", qkernels.quantize_weight, W, later)
-        assert later in text and "int4" in text
+        text = raises(ValueError, "format", qkernels.quantize_weight, W, bad)
+        assert "int4" in text and "trellis2" in text
 
 
 def test_group_size():
@@ -54,13 +52,49 @@ def test_group_size():
 
 
 def test_options():
-    for bad in ("entropy", "", None, 1):
+    for bad in ("entropy", "", 1, "absmean"):
         raises(ValueError, "method", qkernels.quantize_weight, W, method=bad)
     for bad in ("float64", "bfloat16", "", None, 2):
         raises(ValueError, "scale_dtype", qkernels.quantize_weight, W, scale_dtype=bad)
     raises(ValueError, "full_range", qkernels.quantize_weight, W, symmetric=False, full_range=True)
     with pytest.raises(TypeError, match="speed"):
         qkernels.quantize_weight(W, speed=3)
+
+
+def test_options_of_other_formats():
+    for format in NEW:
+        for option in ("symmetric", "full_range"):
+            text = raises(ValueError, option, qkernels.quantize_weight, W, format, **{option: option == "full_range"})
+            assert "int8" in text and format in text
+    for format, method in [("nf4", "absmean"), ("binary", "minmax"), ("ternary", "minmax"), ("trellis2", "minmax")]:
+        raises(ValueError, "method", qkernels.quantize_weight, W, format, method=method)
+    options = {"codebook": "row", "importance": np.ones(K), "window": 12, "hessian": np.eye(K), "seed": 1}
+    for option, value in options.items():
+        raises(ValueError, option, qkernels.quantize_weight, W, "int4", **{option: value})
+    for option in ("window", "hessian"):
+        raises(ValueError, option, qkernels.quantize_weight, W, "codebook4", **{option: options[option]})
+
+
+def test_options_of_codebooks_trellises_and_rotation():
+    def bad(option, value, format, error=ValueError, **more):
+        raises(error, option, qkernels.quantize_weight, W, format, **{option: value}, **more)
+
+    for value in ("column", "", 1, True):
+        bad("codebook", value, "codebook4")
+    for value in (np.ones(N), np.ones((K, N)), np.ones((1, K)), -np.ones(K), np.full(K, np.nan), np.zeros((N, K)), 1.0):
+        bad("importance", value, "codebook4")
+    bad("importance", np.ones(K, int), "codebook4", TypeError)
+    bad("importance", np.ones(K), "codebook4", rotate=True)
+    for value in (0, 6, 11, 17, -12, 2**70):
+        bad("window", value, "trellis3")
+    bad("window", 12.0, "trellis3", TypeError)
+    for value in (np.eye(K + 1), np.ones(K), np.full((K, K), np.inf), np.ones((1, K, K))):
+        bad("hessian", value, "trellis2")
+    bad("hessian", np.eye(K, dtype=int), "trellis2", TypeError)
+    for value in (-1, 2**64):
+        bad("seed", value, "int4", rotate=True)
+    bad("seed", 1.0, "int4", TypeError, rotate=True)
+    raises(ValueError, "w", qkernels.quantize_weight, np.full((1, 64), 3e38, np.float32), rotate=True)
 
 
 def test_x(qw):

@@ -1,5 +1,6 @@
 """Quantized weights for tests: the oracle's, with codes and zero points over their whole range, and the package's."""
 
+import functools
 import itertools
 
 import cases
@@ -19,10 +20,14 @@ MODES = [
 KINDS = list(itertools.product(FORMATS, GROUPS, (True, False), ("float16", "float32")))
 TABLES = ("nf4", "log4", "codebook4", "codebook4 by row")
 KINDS += itertools.product((*TABLES, "binary", "ternary"), GROUPS, (True,), ("float16", "float32"))
+TRELLISES = [f"trellis{bits}{window}" for bits in (2, 3, 4) for window in ("", " 12", " 16")]
+KINDS += itertools.product(TRELLISES, GROUPS, (True,), ("float16",))
 
 
 def weight(seed, n, k, format="int4", group_size=None, symmetric=True, scale_dtype="float16"):
     """A ref.Weight."""
+    if format.startswith("trellis"):
+        return stream(seed, n, k, format, group_size, scale_dtype)
     format, _, by_row = format.partition(" ")
     bits = FORMATS.get(format) or ref.formats.BITS[format]
     top = 2**bits - 1
@@ -39,6 +44,21 @@ def weight(seed, n, k, format="int4", group_size=None, symmetric=True, scale_dty
     table = cases.bytes8(seed + 3, (n, 16) if by_row else (16,), np.int8) if format == "codebook4" else None
     used = np.maximum(codes(seed, (n, k)), format == "ternary").astype(np.uint8)  # whose code 0 has no meaning
     return ref.weight_of_codes(format, used, scales, group_size, table)
+
+
+def stream(seed, n, k, format, group_size, scale_dtype):
+    """A ref.Weight of a trellis, of random bits: "trellis3", and with a window "trellis3 12"."""
+    bits, window = int(format[7]), int(format[8:] or 0)
+    block = ref.weights.block_size(k, group_size)
+    scales = cases.scales(seed + 1, (n, 1 if group_size is None else -(-k // group_size))).astype(scale_dtype)
+    levels = fine_levels(window) if window else qkernels.trellis.levels(bits)
+    words = cases.bytes8(seed, (n, -(-k // block) * block * bits // 8), np.uint8)
+    return ref.weight_of_stream(words, scales, bits, group_size, k, levels, window or None)
+
+
+@functools.lru_cache
+def fine_levels(window):
+    return ref.trellis.fine_levels(window)
 
 
 def packed(w):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from . import weights
-from .weights import SHRINKS, Weight, by_group, stored, sum_of_squares, sum_rows
+from . import trellis, weights
+from .weights import SHRINKS, Weight, block_size, by_group, stored, sum_of_squares, sum_rows
 
 LEVELS = {
     "nf4": np.int8([-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127]),
@@ -21,9 +21,15 @@ def weight_of_codes(format, codes, scales, group_size, table=None):
     return Weight(codes, scales, None, BITS[format], group_size, format, levels, table)
 
 
-def weight_of_stream(stream, scales, bits, group_size, levels, window=None):
-    """A Weight of a trellis: the bytes of its streams, and the levels int8 [N, K] that they decode to."""
-    return Weight(stream, scales, None, bits, group_size, f"trellis{bits}", levels, None, window)
+def weight_of_stream(stream, scales, bits, group_size, k, levels, window=None):
+    """A Weight of a trellis: the bytes of its words, and the levels of its states, int8 [64], or [2**window] if given."""
+    block = block_size(k, group_size)
+    width, word = -(-k // block) * block, block if window else 32
+    decoded = trellis.decode(stream.reshape(len(stream) * width // word, word * bits // 8), levels, bits)
+    if window is None:  # values 4 q + i of a word lie at 8 i + q
+        decoded = decoded.reshape(len(decoded), 4, 8).transpose(0, 2, 1)
+    decoded = decoded.reshape(len(stream), width)[:, :k]
+    return Weight(stream, scales, None, bits, group_size, f"trellis{bits}", decoded, None, window)
 
 
 def nearest(x, levels):
@@ -62,7 +68,8 @@ def quantize_weight(w, format="int8", *, group_size=None, method=None, scale_dty
         for i, levels in enumerate(tables):
             codes[i], scales[i] = search(groups[i], counts[i], levels, method, scale_dtype)
     codes = codes.reshape(n, count * groups.shape[1])[:, :k].astype(np.uint8)
-    return weight_of_codes(format, codes, scales.reshape(n, count), group_size, table if format == "codebook4" else None)
+    scales = scales.reshape(n, count) if k else np.ones((n, count), scale_dtype)  # which packed weights do not store
+    return weight_of_codes(format, codes, scales, group_size, table if format == "codebook4" else None)
 
 
 def search(x, counts, levels, method, scale_dtype):
