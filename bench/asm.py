@@ -54,20 +54,19 @@ CPUS = {
     "neon_i8mm": ["neoverse-v1", "neoverse-v2"],
 }
 
-# Appended to a kernel's file: its functions for each height alone. From those of gemm_s8 the loops of run() itself are told
-# apart; those of gemm_grouped are shown.
+# Appended to a kernel's file: a function of its own for each height up to the tile's. From those of gemm_s8 the loops of
+# run() itself are told apart; those of gemm_grouped are shown.
 MAX_ROWS = 16
-HEIGHTS = {
-    "gemm_s8": "".join(
-        f"__attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)\n"
-        f"{{ qk_gemm_tile tile = *of; tile.m = {m}; tile.n = NR; run(&tile); }}\n" for m in range(1, MAX_ROWS + 1)),
-    "gemm_grouped": "".join(
-        f"__attribute__((flatten)) void rows_{m}_{run}(const qk_grouped_tile *of)\n"
-        "{ const qk_records records = {.block = 32, .scale_bytes = 2, "
-        f".bytes = NR * (32 * {bits} / 8 + 2)}};\n"
-        f"qk_grouped_tile tile = *of; tile.m = {m}; tile.a_scales = NULL; tile.records = &records; {run}(&tile); }}\n"
-        for run, bits in {"run_bytes": 8, "run_small": 8, "run_packed_u8": 8, "run_packed_u4": 4, "run_packed_u2": 2}.items()
-        for m in range(1, MAX_ROWS + 1)),
+HEIGHT = {
+    "gemm_s8": """
+__attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)
+{{ qk_gemm_tile tile = *of; tile.m = {m}; tile.n = NR; if ({m} <= MR) run(&tile); }}
+""",
+    "gemm_grouped": "".join(f"""
+__attribute__((flatten)) void rows_{{m}}_{run}(const qk_grouped_tile *of)
+{{{{ const qk_records records = {{{{.block = 32, .scale_bytes = 2, .bytes = NR * (32 * {bits} / 8 + 2)}}}};
+qk_grouped_tile tile = *of; tile.m = {{m}}; tile.a_scales = NULL; tile.records = &records; if ({{m}} <= MR) {run}(&tile); }}}}
+""" for run, bits in {"run_bytes": 8, "run_small": 8, "run_packed_u8": 8, "run_packed_u4": 4, "run_packed_u2": 2}.items()),
 }
 
 FUNCTION = re.compile(r"[0-9a-f]+ <(\w+)>:$")
@@ -133,11 +132,11 @@ def slot_of(source):
     return source.stem.removesuffix(f"_{source.parent.name}")
 
 
-def disassemble(cc, isa, source):
-    """The lines of a kernel's disassembly, with a function for each height after its own."""
+def disassemble(cc, isa, source, heights):
+    """The lines of a kernel's disassembly, with a function for each of some heights after its own."""
     with tempfile.TemporaryDirectory(prefix="qkernels-asm-") as folder:
         unit, target = Path(folder, "unit.c"), Path(folder, "unit.o")
-        unit.write_text(f'#include "{source}"\n{HEIGHTS[slot_of(source)]}')
+        unit.write_text(f'#include "{source}"\n' + "".join(HEIGHT[slot_of(source)].format(m=m) for m in heights))
         run_tool([*cc, *build.common_flags(cc), *build.ISA_FLAGS[isa][1], "-c", str(unit), "-o", str(target)])
         return run_tool([find_llvm("llvm-objdump"), "-d", "--no-show-raw-insn", str(target)]).splitlines()
 
@@ -253,7 +252,7 @@ def parse_arguments(arguments):
     parser.add_argument("--cc", metavar="'CC FLAGS'", help=f"compiler command (default: cc, with --arm {ARM_CC})")
     parser.add_argument("--arm", action="store_true", help="cross-compile, and --mca")
     parser.add_argument("--isa", action="append", choices=CPUS, help="only its kernel; again for more")
-    parser.add_argument("--op", choices=HEIGHTS, help="only kernels of this slot")
+    parser.add_argument("--op", choices=HEIGHT, help="only kernels of this slot")
     parser.add_argument("--rows", type=int, metavar="M", help="only loops for this height")
     parser.add_argument("--mca", action="store_true", help="MACs a cycle, their bound, and the ratio")
     parser.add_argument("--cpu", action="append", help="for --mca, a name that llvm-mca knows; again for more")
@@ -276,11 +275,12 @@ def main(arguments=None):
         tools = [[*args.cc, "--version"], *([[find_llvm("llvm-mca"), "--version"]] if args.mca else [])]
         print("; ".join(re.search(r".* \d+\.\d+.*", run_tool(tool))[0].strip() for tool in tools))
 
+    heights = [args.rows] if args.rows else range(1, MAX_ROWS + 1)
     spills = 0
     for isa in built:
         for source in sorted(CSRC.glob(f"kernels/{isa}/{args.op or 'gemm_*'}_{isa}.c")):
             read = loops_of_run if slot_of(source) == "gemm_s8" else loops_of_blocks
-            loops = read(disassemble(args.cc, isa, source))
+            loops = read(disassemble(args.cc, isa, source, heights))
             if not loops:
                 sys.exit(f"asm.py: {source.name}: no loop has an instruction of {', '.join(MACS)}")
             spills += sum(loop.spills for loop in loops)
