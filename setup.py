@@ -20,8 +20,8 @@ class BuildExtension(build_ext):
     """Link the objects of csrc/build.py, each compiled with its own flags, into the extension."""
 
     def build_extension(self, extension):
-        folder = Path(self.build_temp) / "csrc"
-        extension.extra_objects = build.compile_all(self.compiler.compiler_so, folder, [NO_DEBUG_INFORMATION])
+        extension.extra_objects = build.compile_all(
+            self.compiler.compiler_so, Path(self.build_temp), [NO_DEBUG_INFORMATION])
         super().build_extension(extension)
         # `python -m qkernels` in a checkout imports the package of the current folder: give that one its extension, too.
         if not self.inplace and not self.editable_mode:

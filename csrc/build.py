@@ -67,17 +67,19 @@ def common_flags(cc):
     return [*FLAGS, *built, f"-I{CSRC}", f"-I{CSRC / 'include'}"]
 
 
-def compile_all(cc, out_dir, extra_flags=()):
-    """Compile all C sources to objects.
+def compile_all(cc, out_dir, extra_flags=(), more=()):
+    """Compile all C sources to objects, several at a time.
 
     Parameters
     ----------
     cc : list of str or str
         The compiler command, with its own flags.
     out_dir : path
-        Where the objects go.
+        Where the objects go, in folders named like those of the sources.
     extra_flags : sequence of str
         Added to every command, after the flags of this file.
+    more : sequence of Path
+        Further C files of the project, compiled for the baseline.
 
     Returns
     -------
@@ -87,12 +89,12 @@ def compile_all(cc, out_dir, extra_flags=()):
     cc = shlex.split(cc) if isinstance(cc, str) else list(cc)
     out_dir = Path(out_dir)
     flags = common_flags(cc)
-    units = [(source, []) for source in [*sorted(CSRC.glob("*.c")), *sorted(CSRC.glob("ops/*.c"))]]
+    units = [(source, []) for source in [*sorted(CSRC.glob("*.c")), *sorted(CSRC.glob("ops/*.c")), *more]]
     units += [(source, ISA_FLAGS[isa][1]) for isa in built_isas(cc) for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
 
     def compile_unit(unit):
         source, isa_flags = unit
-        target = (out_dir / source.relative_to(CSRC)).with_suffix(".o")
+        target = (out_dir / source.relative_to(CSRC.parent)).with_suffix(".o")
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [*cc, *flags, *isa_flags, *extra_flags, "-c", str(source), "-o", str(target)]
         subprocess.run(command, check=True)

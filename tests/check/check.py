@@ -60,13 +60,12 @@ def build_program(cc, out_dir, extra_flags, threads):
     pathlib.Path
         The program.
     """
+    flags = [*build.common_flags(cc), *extra_flags]
     if threads:
-        program, sources, objects = out_dir / "check_threads", [CSRC / "threads.c", *HERE.glob("threads/*.c")], []
+        program, parts = out_dir / "check_threads", [CSRC / "threads.c", *HERE.glob("threads/*.c")]
     else:
-        program, sources = out_dir / "check", sorted(HERE.glob("*.c"))
-        objects = build.compile_all(cc, out_dir / "csrc", extra_flags)
-    subprocess.run([*cc, *build.common_flags(cc), *extra_flags, *map(str, sources), *objects, *build.LIBRARIES,
-                    "-o", str(program)], check=True)
+        program, parts = out_dir / "check", build.compile_all(cc, out_dir, extra_flags, sorted(HERE.glob("*.c")))
+    subprocess.run([*cc, *flags, *map(str, parts), *build.LIBRARIES, "-o", str(program)], check=True)
     return program
 
 
@@ -77,7 +76,7 @@ def main():
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
     options += [f"--{name}" for name in ("smoke", "bench") if getattr(args, name)]
-    sanitize = [f"-fsanitize={args.sanitize}", "-fno-sanitize-recover=all", "-g", "-O1"] if args.sanitize else []
+    sanitize = [f"-fsanitize={args.sanitize}", "-fno-sanitize-recover=all", "-g1", "-O1"] if args.sanitize else []
 
     with tempfile.TemporaryDirectory(prefix="qkernels-check-") as temporary:
         out_dir = args.build or Path(temporary)
