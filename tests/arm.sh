@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
-# dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs the checks and the
-# Python tests under qemu's user mode, two jobs at a time: on each CPU those that depend on the ISA (--this-isa), under its
-# best one, and on the last CPU the others, too. For Debian; root is needed only if tools are missing.
+# dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs them under qemu's user
+# mode, two jobs at a time: on the first CPU the checks of all kernels that it has, on each other those of its best ISA; on the
+# last CPU all Python tests, under each ISA, in one process, because the oracle takes longer than all of them; on each other
+# the frozen bytes of all functions, under its best one. For Debian; root is needed only if tools are missing.
 #
 # An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
 # ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
@@ -73,7 +74,8 @@ check_emulator() {
     echo "sdot is an illegal instruction on cortex-a72"
 }
 
-# A copy of the package and its tests, with the extension module that setup.py would build on an arm64 machine.
+# A copy of the package and its tests, with the extension module that setup.py would build on an arm64 machine, of the
+# objects that the kernel checks are made of, too.
 build_package() {
     local flags=("-I$root/usr/include/$python" -idirafter "$root/usr/include" "-I$cache/wheels/numpy/_core/include"
         -Icsrc/include -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION)
@@ -82,8 +84,7 @@ build_package() {
         rm -f "$work"/package/qkernels/_core.* &&
         PYTHONPATH=$cache/cython python3 -m cython -3 -I qkernels qkernels/_core.pyx -o "$work/_core.c" &&
         $cc -O2 -fPIC "${flags[@]}" -c "$work/_core.c" -o "$work/_core.o" &&
-        PYTHONPATH=csrc python3 -c 'import build, sys; print(*build.compile_all(*sys.argv[1:3], ["-fPIC"]), sep="\n")' \
-            $cc "$work/csrc" >"$work/objects" &&
+        find "$work/check/csrc" -name '*.o' >"$work/objects" &&
         $cc -shared "$work/_core.o" "@$work/objects" -lm -pthread \
             -o "$work/package/qkernels/_core.cpython-${version/./}-aarch64-linux-gnu.so"
 }
@@ -127,7 +128,7 @@ print(selected, "selected")
 sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$1]:-}"
 }
 
-kernels() { qemu-aarch64-static -L $libc -cpu "$1" "$work/check/check"; }
+kernels() { qemu-aarch64-static -L $libc -cpu "$1" "$work/check/check" "${@:2}"; }
 python_tests() { "$work/python-$1" -m pytest -p no:cacheprovider --tb=short tests "${@:2}"; }
 
 install_tools
@@ -138,8 +139,8 @@ version=${python#python}
 once wheels fetch_wheels
 once cython fetch_cython
 stage host emulator check_emulator
+stage host checks python3 tests/check/check.py --cc "$cc -fPIC" --build "$work/check" --runner true
 stage host package build_package
-stage host checks python3 tests/check/check.py --cc $cc --build "$work/check" --runner true
 stage host threads python3 tests/check/check.py --cc $cc --threads --runner "qemu-aarch64-static -L $libc"
 
 cd "$work/package"
@@ -150,12 +151,16 @@ for cpu in "${cpus[@]}"; do
 done
 
 last=${cpus[-1]}
-start "$last" others python_tests "$last" -m any_isa # the longest first
-for cpu in "${cpus[@]}"; do
-    start "$cpu" results python_tests "$cpu" --this-isa
+layers="linear or weight" # half of the work
+start "$last" layers python_tests "$last" -m "not any_isa" -k "$layers" # the longest first
+start "$last" results python_tests "$last" -m "not any_isa" -k "not ($layers)"
+start "$last" others python_tests "$last" -m any_isa
+start "${cpus[0]}" kernels kernels "${cpus[0]}"
+for cpu in "${cpus[@]:1}"; do
+    start "$cpu" kernels kernels "$cpu" ${best_isa[$cpu]:+--isa "${best_isa[$cpu]}"}
 done
-for cpu in "${cpus[@]}"; do
-    start "$cpu" kernels kernels "$cpu"
+for cpu in "${cpus[@]::${#cpus[@]}-1}"; do
+    start "$cpu" bytes python_tests "$cpu" --this-isa -k "hash or golden"
 done
 while ((running > 0)); do
     finish

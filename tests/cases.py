@@ -4,6 +4,7 @@ The numbers come from a counter mixed with integer arithmetic (splitmix64), so t
 same under every NumPy version and on every machine. Golden vectors and hashes rely on that.
 """
 
+import functools
 import hashlib
 import pickle
 import re
@@ -14,13 +15,16 @@ LIMITS = {np.int8: (-128, 127), np.uint8: (0, 255)}
 SIGNS = [(np.int8, np.int8), (np.int8, np.uint8), (np.uint8, np.int8), (np.uint8, np.uint8)]
 
 
+@functools.lru_cache(2048)  # each ISA wants the same ones
 def words(seed, count):
     """`count` well mixed uint64 words."""
     z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = z + np.full(count, seed * 0xD1342543DE82EF95 % 2**64, np.uint64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(31)
+    z.flags.writeable = False
+    return z
 
 
 def size_of(shape):

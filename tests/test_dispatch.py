@@ -75,6 +75,7 @@ def test_features_agree_with_the_kernel():
         assert not found or name not in INFO["supported"] or flag in found[0], name
 
 
+@pytest.mark.any_isa  # each ISA is asked for; what this CPU lacks, test_select_isa asks for, too
 @pytest.mark.parametrize("name", ISAS)
 def test_environment_caps_the_isa(name):
     got, wrong = run("-c", SHOW, isa=name), expected(name)
@@ -91,6 +92,7 @@ def test_environment_caps_the_isa(name):
         assert name in info["kernels"].values()
 
 
+@pytest.mark.any_isa
 @pytest.mark.parametrize("name", ["avx9", "AVX2", "scalar,avx2"])
 def test_environment_with_an_unknown_name(name):
     got = run("-c", SHOW, isa=name)
@@ -100,6 +102,7 @@ def test_environment_with_an_unknown_name(name):
     )
 
 
+@pytest.mark.any_isa
 def test_without_the_environment_the_best_is_selected():
     info = json.loads(run("-c", SHOW).stdout)
     assert info["selected"] == info["supported"][-1]
@@ -125,6 +128,7 @@ def test_each_isa_brings_its_own_gemm(isa):
     assert gemms and isa in gemms.values()
 
 
+@pytest.mark.any_isa
 def test_command_line_info():
     got = run("-m", "qkernels", "info")
     assert got.returncode == 0, got.stderr

@@ -52,9 +52,10 @@ def test_panel_by_panel(isa, m, types):
 
 
 def test_all_at_once(isa):
-    a = np.resize(cases.bytes8(1, (37, K), np.int8), (BLOCKS, K))
+    rows = cases.bytes8(1, (37, K), np.int8)
+    a = np.resize(rows, (BLOCKS, K))
     b, b_zeros = cases.bytes8(2, (K, N), np.uint8), cases.bytes8(3, (N,), np.uint8)
-    exact = (a - 5.0) @ (b - b_zeros.astype(np.float64))
+    exact = np.resize((rows - 5.0) @ (b - b_zeros.astype(np.float64)), (BLOCKS, N))
     for number in (1, 2):
         with qkernels.num_threads(number):
             assert (qkernels.int8_gemm(a, b, a_zero_point=5, b_zero_point=b_zeros) == exact).all()

@@ -127,11 +127,13 @@ def test_every_isa_gives_the_frozen_bytes(isa, kind):
     assert digest(qkernels, kind) == DIGESTS[kind]
 
 
+@pytest.mark.any_isa
 @pytest.mark.parametrize("kind", DIGESTS)
 def test_the_oracle_gives_the_frozen_bytes(kind):
     assert digest(ref, kind) == DIGESTS[kind]
 
 
+@pytest.mark.any_isa
 def test_the_cases_differ_from_each_other():
     """A case set that saturates everywhere would prove little."""
     for kind in ("float", "fixed"):

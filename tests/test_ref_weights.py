@@ -11,6 +11,8 @@ import weight_cases
 from qkernels import ref
 from qkernels.ref import weights
 
+pytestmark = pytest.mark.any_isa
+
 
 def nearest32(value):
     """The float32 nearest to a Fraction, half to even; subnormals and infinity included."""
