@@ -11,7 +11,7 @@ static inline float qk_float_of_half(uint16_t half)
 {
     const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
     uint32_t bits = magnitude >= 0x7c00u << 13 ? magnitude | 0x7f800000u : magnitude;
-    float x;
+    float x = 0; /* gcc 12 believes that it is not set */
     memcpy(&x, &bits, sizeof x);
     if (magnitude < 0x7c00u << 13)
         x *= 0x1p112f;

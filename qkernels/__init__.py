@@ -15,10 +15,7 @@ from .weights import QuantizedWeight
 __version__ = "0.1.0"
 
 __all__ = [
-    "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
-    "fake_quantize", "get_num_threads", "hadamard", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
-    "PackedB", "QParams", "QuantizedWeight", "binary_gemm", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
-    "Codebook", "PackedB", "QParams", "QuantizedWeight", "choose_qparams", "cpu_info", "dequantize", "dynamic_quantize",
-    "fake_quantize", "get_num_threads", "int8_gemm", "linear", "num_threads", "pack", "pack_b", "quantize",
-    "quantize_weight", "set_num_threads", "unpack",
+    "Codebook", "PackedB", "QParams", "QuantizedWeight", "binary_gemm", "choose_qparams", "cpu_info", "dequantize",
+    "dynamic_quantize", "fake_quantize", "get_num_threads", "hadamard", "int8_gemm", "linear", "num_threads", "pack",
+    "pack_b", "quantize", "quantize_weight", "set_num_threads", "unpack",
 ]

@@ -110,11 +110,12 @@ cdef extern from "qkernels.h" nogil:
     int QK_READ_BLOCK
     uint32_t qk_read_loop(const void *data, size_t bytes, uint64_t rounds)
 
+    qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n, size_t k, int32_t *out)
+
     ctypedef enum qk_codes:
         QK_CODES_TRELLIS2
         QK_CODES_FINE2
         QK_CODES_COUNT
-    qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n, size_t k, int32_t *out)
 
     ctypedef struct qk_weight:
         size_t n, k, group

@@ -56,30 +56,4 @@ def quantize_integers(w, grid, group_size, method):
 
 def _range(rows):
     """The least and greatest of each row and 0."""
-    return groups.min(axis=1, initial=np.float32(0)), groups.max(axis=1, initial=np.float32(0))
-
-
-def _sum_of_squares(x):
-    """Of each row."""
-    return row_sums(np.square(x, dtype=np.float64))
-
-
-def row_sums(x):
-    """Of float64 numbers, in an order that is the same on every processor: halves are added until one value is left."""
-    sums = np.array(x.T, order="C")  # rows are added faster than short pieces of them
-    size = len(sums)
-    while size > 1:
-        half = -(-size // 2)
-        sums[: size - half] += sums[half:size]
-        size = half
-    return sums[:1].sum(axis=0)
-
-
-def stored(scales, dtype):
-    """Rounded to the type that scales are stored in, and never to 0."""
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = scales.astype(dtype)
-    if np.isinf(rounded).any():
-        raise ValueError(f"scale_dtype: float16 cannot hold the scale {scales.max():g}; use scale_dtype='float32'")
-    return np.maximum(rounded, np.finfo(dtype).smallest_subnormal)
     return rows.min(axis=1, initial=np.float32(0)), rows.max(axis=1, initial=np.float32(0))

@@ -13,7 +13,7 @@ The fast code has windows of 6 bits, trained tables, and words of 32 weights, wh
 import numpy as np
 
 from . import _core
-from .grids import row_sums, stored
+from .groups import row_sums, stored
 
 FAST_WINDOW = 6
 FAST_WORD = 32
@@ -74,14 +74,6 @@ def levels(bits, window=FAST_WINDOW):
     return (hashed.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int32) - 126).astype(np.int8)
 
 
-def block_size(k, group_size):
-    """Weights along k in a record of the packed weight: a multiple of 32, at most 256, none of two groups."""
-    if group_size is None or group_size >= k:
-        blocks = max(-(-k // 256), 1)
-        return max(-(-k // (32 * blocks)), 1) * 32
-    return max(size for size in range(32, 257, 32) if group_size % size == 0)
-
-
 class Code:
     """One code for weights of a width and group size: how they lie in words.
 
@@ -96,7 +88,7 @@ class Code:
     """
 
     def __init__(self, bits, window, k, group_size):
-        block = block_size(k, group_size)
+        block = _core.weight_block(k, group_size)
         self.bits, self.window, self.k = bits, window, k
         self.is_fast = window == FAST_WINDOW
         self.levels = levels(bits, window)
@@ -111,7 +103,7 @@ class Code:
 
     def group_slices(self):
         """Where the groups lie in a row; the last one may be short."""
-        return [slice(at, min(at + self.group, self.width)) for at in range(0, self.width, self.group)]
+        return [slice(at, min(at + self.group, self.width)) for at in range(0, self.width, self.group or 1)]
 
     def encode(self, x):
         """x float32 [N, a multiple of a word] in level units to words uint8 [N, bytes]."""

@@ -66,7 +66,6 @@ class QuantizedWeight:
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
-            {8: 0, 4: 1, 2: 2}[self.bits], self.group_size)
             record.coding + (formats.FINE_CODING if self.window else 0), self.group_size, self.levels, **stream)
 
     @property
@@ -321,7 +320,7 @@ def _int4_zero_points(x, zero):
 def _code_bytes(k, record, group_size):
     """Bytes of a row of codes in a state."""
     if record.family == "trellis":  # whole words
-        block = trellis.block_size(k, group_size)
+        block = _core.weight_block(k, group_size)
         k = -(-k // block) * block
     return -(-k * record.bits // 8)
 

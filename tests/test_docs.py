@@ -14,10 +14,9 @@ import qkernels
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
-    "qkernels", "qkernels.affine", "qkernels.hadamard", "qkernels.packing", "qkernels.gemm", "qkernels.threads",
-    "qkernels.weights"
-    "qkernels", "qkernels.affine", "qkernels.packing", "qkernels.gemm", "qkernels.threads", "qkernels.weights",
-    "qkernels.trellis",
+    "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
+    "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
+    "qkernels.weights",
 ]
 
 

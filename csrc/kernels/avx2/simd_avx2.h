@@ -47,6 +47,7 @@ static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
     return d == 1   ? _mm256_permute_ps(x, 0xb1)
            : d == 2 ? _mm256_permute_ps(x, 0x4e)
                     : _mm256_permute2f128_ps(x, x, 0x01);
+}
 /* Of the lanes of a, then b, every other one; the shuffle leaves them as a, b, a, b, two lanes each. */
 static inline vf vf_evens(vf a, vf b)
 {

@@ -43,6 +43,7 @@ static inline __attribute__((always_inline)) vf vf_swap(vf x, const int d)
            : d == 2 ? _mm512_permute_ps(x, 0x4e)
            : d == 4 ? _mm512_shuffle_f32x4(x, x, 0xb1)
                     : _mm512_shuffle_f32x4(x, x, 0x4e);
+}
 /* Of the lanes of a, then b, every other one. */
 static inline vf vf_evens(vf a, vf b)
 {
