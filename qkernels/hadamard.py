@@ -50,7 +50,8 @@ def hadamard(x, *, seed=None, inverse=False, out=None):
     The rows of a rotated weight are close to normally distributed, which is what codebooks are made for: the
     incoherence processing of QuIP# [1]_, the rotation of QuaRot [2]_. Blocks need not be mixed among themselves: the 36
     encoder matrices of MiniLM (K = 384 and 1536), quantized to four levels that suit the normal distribution, with one
-    scale a row, have a signal 8.8 dB above the error as they are and 9.3 dB rotated, as normally distributed numbers do.
+    scale a row, have a signal 8.8 dB above the error as they are and 9.3 dB rotated, as normally distributed numbers
+    do.
 
     References
     ----------
