@@ -4,6 +4,8 @@ import numpy as np
 
 from . import _arguments as arguments
 from . import _core
+from .kmeans import kmeans
+from .lloyd_max import DENSITIES, lloyd_max
 
 MOST_LEVELS = 2**16
 # W. Dettmers's NormalFloat: quantiles of the normal distribution, scaled to [-1, 1], as bitsandbytes stores them.
@@ -13,16 +15,6 @@ NF4_LEVELS = np.float32([
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 ])  # fmt: skip
 
-# Densities of mean 0 and variance 1, and the range outside of which nothing is left of them.
-DENSITIES = {
-    "normal": (lambda x: np.exp(x * x * -0.5), (-12.0, 12.0)),
-    "laplace": (lambda x: np.exp(np.abs(x) * -np.sqrt(2.0)), (-30.0, 30.0)),
-    "uniform": (np.ones_like, (-np.sqrt(3.0), np.sqrt(3.0))),
-}
-PANELS = 2**14  # of a density's range, in each of which it is integrated by NODES points of Gauss and Legendre
-NODES = 5
-TOLERANCE, ITERATIONS = 1e-10, 20_000  # of Lloyd-Max: the last step of a level, as a part of the range
-CUTS = 4096  # places where k-means may divide the values
 
 
 class Codebook:
@@ -234,15 +226,7 @@ class Codebook:
         elif not callable(density):
             raise TypeError(f"density: got {type(density).__name__}, takes one of {', '.join(DENSITIES)} or a function")
         low, high = _checked_support(support)
-        moments = _Moments(density, low, high)
-        chosen = moments.best_of_many(count)
-        for _ in range(ITERATIONS):
-            centroids = moments.centroids(chosen)
-            step = np.abs(centroids - chosen).max()
-            chosen = centroids
-            if step <= TOLERANCE * (high - low):
-                break
-        return cls(chosen)
+        return cls(lloyd_max(density, low, high, count))
 
     @classmethod
     def kmeans(cls, x, levels, weights=None):
@@ -384,114 +368,3 @@ def _bounds(levels):
     t = (s / 2).astype(np.float32)
     is_above = (2 * t.astype(np.float64) > s) | ((2 * t.astype(np.float64) == s) & (rest < 0))
     return np.where(is_above, np.nextafter(t, np.float32(-np.inf)), t)
-
-
-class _Moments:
-    """Integrals of p(x) and x p(x) from the low end of a density's support."""
-
-    def __init__(self, density, low, high):
-        self.density, self.low, self.high = density, low, high
-        self.width = (high - low) / PANELS
-        self.nodes, self.shares = np.polynomial.legendre.leggauss(NODES)
-        self.edges = np.linspace(low, high, PANELS + 1)
-        panels = self._integrate(self.edges[:-1], self.edges[1:])
-        if not panels[0].sum() > 0:
-            raise ValueError("density: is 0 everywhere in the support")
-        self.sums = np.concatenate([np.zeros((2, 1)), np.cumsum(panels, axis=1)], axis=1)
-
-    def _integrate(self, start, end):
-        half = (end - start)[:, None] / 2
-        x = start[:, None] + half * (self.nodes + 1)
-        p = np.asarray(self.density(x), np.float64)
-        if p.shape != x.shape or not np.isfinite(p).all() or (p < 0).any():
-            raise ValueError("density: must give a finite number >= 0 for each value")
-        return np.stack([(part * self.shares * half).sum(axis=1) for part in (p, p * x)])
-
-    def _up_to(self, t):
-        panel = np.clip((t - self.low) / self.width, 0, PANELS - 1).astype(np.intp)
-        return self.sums[:, panel] + self._integrate(self.edges[panel], t)
-
-    def centroids(self, levels):
-        """Of the buckets of these levels; a level whose bucket holds nothing stays."""
-        ends = np.concatenate([[self.low], (levels[:-1] + levels[1:]) / 2, [self.high]])
-        mass, moment = np.diff(self._up_to(ends), axis=1)
-        return np.where(mass > 0, moment / np.where(mass > 0, mass, 1), levels)
-
-    def best_of_many(self, count):
-        """The quantiles of the cube root of the density (P. F. Panter and W. Dite, 1951)."""
-        share = np.cbrt(self.density((self.edges[:-1] + self.edges[1:]) / 2))
-        share = np.concatenate([[0], np.cumsum(share)])
-        return np.interp((np.arange(count) + 0.5) / count, share / share[-1], self.edges)
-
-
-def kmeans(x, count, weights=None):
-    """The centres of at most `count` clusters of 1-D values, float64, ascending."""
-    values, first = np.unique(x, return_inverse=True)
-    mass = np.bincount(first.ravel(), weights, len(values)).astype(np.float64)
-    values, mass = values[mass > 0].astype(np.float64), mass[mass > 0]
-    if len(values) <= count:
-        return values
-    middle = values[len(values) // 2]  # sums of squares around it keep more digits
-    values -= middle
-    sums = np.zeros((3, len(values) + 1))
-    np.cumsum([mass, mass * values, mass * values * values], axis=1, out=sums[:, 1:])
-    cuts = _places(values, count)
-    ends = cuts[_divide(sums[:, cuts], count)]
-    for _ in range(ITERATIONS):
-        centres = np.diff(sums[1, ends]) / np.diff(sums[0, ends])
-        moved = np.searchsorted(values, (centres[:-1] + centres[1:]) / 2, side="right")
-        if (moved == ends[1:-1]).all():
-            break
-        ends[1:-1] = moved
-    return centres + middle
-
-
-def _places(values, count):
-    """How many values lie before each place where they may be divided."""
-    n = len(values)
-    if n <= CUTS:
-        return np.arange(n + 1)
-    size = max(CUTS, 4 * count) // 2
-    by_range = np.searchsorted(values, np.linspace(values[0], values[-1], size))
-    by_count = np.linspace(0, n, size).astype(np.intp)
-    return np.unique(np.concatenate([by_range, by_count]))
-
-
-def _divide(sums, count):
-    """Where to divide values into `count` clusters of the least squared error, from the running sums of their masses,
-    moments and squares: ends[i] to ends[i + 1] is cluster i."""
-    least, choices = np.full(sums.shape[1], np.inf), []
-    least[0] = 0
-    for _ in range(count):
-        least, choice = _one_cluster_more(least, sums)
-        choices.append(choice)
-    ends = [sums.shape[1] - 1]
-    for choice in reversed(choices):
-        ends.append(choice[ends[-1]])
-    return np.array(ends[::-1])
-
-
-def _one_cluster_more(before, sums):
-    """least[i] = min over j < i of before[j] + error of the values from j to i; and the first j that gives it.
-
-    That j never falls as i grows, so each i need only look between those of two neighbors that are known: first the
-    i that are an odd multiple of a large power of two, then of half of it, and so on, each time all at once.
-    """
-    n = len(before)
-    least, choice = np.full(n, np.inf), np.zeros(n, np.intp)
-    step = 1 << (n - 1).bit_length()
-    while step := step // 2:
-        i = np.arange(step, n, 2 * step)
-        low, high = choice[i - step], i - 1
-        inside = i + step < n
-        high[inside] = np.minimum(high[inside], choice[i[inside] + step])
-        lengths = high - low + 1
-        starts = np.cumsum(lengths) - lengths
-        owner = np.repeat(np.arange(len(i)), lengths)
-        j = np.arange(lengths.sum()) - (starts - low)[owner]
-        mass, moment, square = sums[:, i[owner]] - sums[:, j]
-        errors = before[j] + (square - moment * moment / mass)
-        least[i] = np.minimum.reduceat(errors, starts)
-        best = np.flatnonzero(errors == least[i][owner])[::-1]
-        choice[i[owner[best]]] = j[best]  # of several the first, which is written last
-    return least, choice

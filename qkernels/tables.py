@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .codebook import kmeans
 from .groups import SHRINKS, Groups, row_sums, squared_errors, stored
+from .kmeans import kmeans
 
 SIZE = 16  # levels of a table
 TOP = 127  # the largest level of a trained one

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cases import assert_same, raises
 
-from qkernels import Codebook, codebook
+from qkernels import Codebook, kmeans
 
 pytestmark = [pytest.mark.any_isa, pytest.mark.filterwarnings("error")]
 
@@ -168,7 +168,7 @@ def test_kmeans_of_many_values():
 def test_kmeans_of_many_values_is_near_the_optimum(monkeypatch):
     x = cases.floats(3, (9000,)) ** 3
     found = [distortion(Codebook.kmeans(x, count), x) for count in (2, 5, 16)]
-    monkeypatch.setattr(codebook, "CUTS", 9000)
+    monkeypatch.setattr(kmeans, "CUTS", 9000)
     for count, mine in zip((2, 5, 16), found):
         assert -1e-6 <= distortion(Codebook.kmeans(x, count), x) - mine < 1e-3
 

@@ -17,6 +17,8 @@ MODULES = [
     "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
     "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
     "qkernels.weights",
+    "qkernels", "qkernels.affine", "qkernels.codebook", "qkernels.gemm", "qkernels.packing", "qkernels.quantizers",
+    "qkernels.threads", "qkernels.weights",
 ]
 
 

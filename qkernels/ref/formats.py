@@ -1,4 +1,4 @@
-"""Formats whose levels are not evenly spaced: tables, signs, trellises. The numerics of products are those of weights.py."""
+"""Formats whose levels are not evenly spaced: tables, signs, trellises. Products with them are those of weights.py."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def weight_of_codes(format, codes, scales, group_size, table=None):
 
 
 def weight_of_stream(stream, scales, bits, group_size, k, levels, window=None):
-    """A Weight of a trellis: the bytes of its words, and the levels of its states, int8 [64], or [2**window] if given."""
+    """A Weight of a trellis: the bytes of its words, and the levels of its states, int8 [64] or [2**window]."""
     block = block_size(k, group_size)
     width, word = -(-k // block) * block, block if window else 32
     decoded = trellis.decode(stream.reshape(len(stream) * width // word, word * bits // 8), levels, bits)
