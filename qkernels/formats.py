@@ -50,6 +50,8 @@ LEVELS = {
     "nf4": np.rint(NF4_LEVELS * np.float32(127)).astype(np.int8),
     "log4": np.array([0, *POWERS, 0, *-POWERS], np.int8),
 }
+for _table in LEVELS.values():
+    _table.flags.writeable = False
 FINE_CODING = 3  # what a fine trellis code adds to the number of the fast one
 WINDOWS = range(12, 17)  # bits of a state of the fine trellis codes
 

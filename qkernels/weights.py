@@ -296,7 +296,7 @@ def _checked_levels(levels, record, window, n):
         raise TypeError(f"levels: got dtype {levels.dtype}, takes int8")
     if levels.shape not in ((16,), (n, 16)):
         raise ValueError(f"levels: got shape {levels.shape}, takes (16,) or {(n, 16)}")
-    return np.ascontiguousarray(levels)
+    return np.array(levels, order="C")  # the caller's may change
 
 
 def _by_group(x, name, shape):

@@ -157,7 +157,7 @@ def test_kmeans_weights_are_multiplicities():
 
 def test_kmeans_of_many_values():
     """More than there are places to cut: as good on what it was made from as Lloyd-Max, outliers or not."""
-    for bits in (1, 2, 3, 4, 8):
+    for bits in (1, 3, 6):
         assert distortion(Codebook.kmeans(NORMAL, 2**bits)) >= distortion(Codebook.lloyd_max("normal", 2**bits)) - 1e-3
     x = np.append(NORMAL[:100_000], np.float32([-3e5, 1e6]))
     book = Codebook.kmeans(x, 18)

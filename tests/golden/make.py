@@ -19,7 +19,7 @@ import cases  # noqa: E402
 from qkernels import ref  # noqa: E402
 
 DTYPES = ["int8", "uint8", "int4", "uint4", "int2", "uint2"]
-STATE_ENTRIES = ("codes", "scales", "zero_points", "format", "group_size")
+STATE_ENTRIES = ("codes", "scales", "zero_points", "levels", "format", "group_size")
 
 
 def outputs(result):
@@ -152,17 +152,42 @@ def weights():
                 yield f"linear-{name}-{activations}-{activation_scales}", "linear", values, options
 
 
-def weight_of(module, x, codes, scales, format, group_size, zero_points=None):
+def formats():
+    """Formats whose levels are not evenly spaced, likewise; tables are given, not trained."""
+    u = cases.floats(1, (9, 100), 0.3)
+    w = u * u * u
+    table = np.sort(cases.bytes8(4, (9, 16), np.int8), axis=1)
+    methods = {"nf4": ("minmax", "mse"), "log4": ("minmax", "mse"), "binary": ("mse",), "ternary": ("mse", "absmean")}
+    for format, bits in ref.formats.BITS.items():
+        for group_size, scale_dtype in [(None, "float32"), (32, "float16")]:
+            choice = {"format": format, "group_size": group_size, "scale_dtype": scale_dtype}
+            for method in methods.get(format, ()):
+                options = {**choice, "method": method}
+                yield f"quantize-{format}-{group_size}-{method}", "quantize_weight", {"w": w}, options
+            tables = {"levels": table if group_size else table[0]} if format == "codebook4" else {}
+            got = ref.quantize_weight(w, **choice, table=tables.get("levels"))
+            state = {"codes": ref.pack(got.codes, bits), **tables}
+            state["scales"] = got.scales if group_size else got.scales[:, 0]
+            for activations in ("int8", "float32"):
+                values = {**state, "x": cases.floats(2, (3, 100), 5.0), "bias": cases.floats(3, (9,))}
+                options = {"format": format, "group_size": group_size or 0, "activations": activations}
+                yield f"linear-{format}-{group_size}-{activations}", "linear", values, options
+
+
+def weight_of(module, x, codes, scales, format, group_size, zero_points=None, levels=None):
     """The weight that the entries of a state describe."""
     n, k = len(codes), x.shape[-1]
+    if module is ref and format in ref.formats.BITS:
+        plain = ref.unpack(codes, ref.formats.BITS[format], k, signed=False)
+        return ref.weight_of_codes(format, plain, scales.reshape(n, -1), group_size or None, levels)
     if module is ref:
         bits = int(format.removeprefix("int"))
         plain = codes if bits == 8 else ref.unpack(codes, bits, k, signed=False)
         return ref.Weight(plain, scales.reshape(n, -1), zero_points, bits, group_size or None)
     state = {"version": 1, "format": format, "shape": (n, k), "group_size": group_size}
     state |= {"codes": codes, "scales": scales}
-    if zero_points is not None:
-        state["zero_points"] = zero_points
+    others = {"zero_points": zero_points, "levels": levels}
+    state |= {name: entry for name, entry in others.items() if entry is not None}
     return module.QuantizedWeight.from_state(state)
 
 
@@ -175,7 +200,9 @@ def call(module, function, values, options):
         more = {k: v for k, v in options.items() if k not in STATE_ENTRIES}
         return outputs(module.linear(values["x"], weight, values["bias"], **more))
     result = getattr(module, function)(**values, **options)
-    return outputs(result.packed.unpack() if hasattr(result, "packed") else result)
+    if function == "quantize_weight":
+        result = result.packed.unpack() if module is not ref else result[:3]  # codes, scales, zero points
+    return outputs(result)
 
 
 def freeze(family):
@@ -219,6 +246,7 @@ def load(path):
 
 def main():
     for family in (affine, packing, hadamard, gemm, requant, weights):
+    for family in (affine, packing, gemm, requant, weights, formats):
         path, count = freeze(family)
         print(f"{path.name}: {count} cases, {path.stat().st_size} bytes")
 
