@@ -20,6 +20,7 @@ q = rng.integers(-127, 128, (512, 1024), dtype=np.int8)
 q4 = rng.integers(-8, 8, (512, 1024), dtype=np.int8)
 a = rng.integers(0, 256, (128, 384), dtype=np.uint8)
 b = rng.integers(-128, 128, (384, 1536), dtype=np.int8)
+sign_bits = np.ascontiguousarray(b.T).view(np.uint8)
 packed_b = qkernels.pack_b(b)
 tiny_a, tiny_b = a[:16, :16], qkernels.pack_b(b[:16, :16])
 scales = np.full(1536, 0.01, np.float32)
@@ -52,6 +53,7 @@ CASES = {  # function: variant
     "int8_gemm: int8": partial(gemm, scales, out_dtype=np.int8, out_scale=1.0),
     "int8_gemm: fixed": partial(gemm, scales, out_dtype=np.int8, out_scale=1.0, requant="fixed"),
     "int8_gemm: unpacked": lambda: qkernels.int8_gemm(a, b),
+    "binary_gemm: 128x1536x3072": lambda: qkernels.binary_gemm(a, sign_bits),
     "pack_b: rows": lambda: qkernels.pack_b(b),
     "pack_b: transposed": lambda: qkernels.pack_b(b.T, transpose=True),
     "quantize_weight: int8": lambda: qkernels.quantize_weight(weight),

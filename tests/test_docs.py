@@ -19,6 +19,8 @@ MODULES = [
     "qkernels.weights",
     "qkernels", "qkernels.affine", "qkernels.codebook", "qkernels.gemm", "qkernels.packing", "qkernels.quantizers",
     "qkernels.threads", "qkernels.weights",
+    "qkernels", "qkernels.affine", "qkernels.packing", "qkernels.binary", "qkernels.gemm", "qkernels.threads",
+    "qkernels.weights",
 ]
 
 
