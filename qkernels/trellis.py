@@ -66,7 +66,7 @@ def levels(bits, window=FAST_WINDOW):
     --------
     >>> from qkernels import trellis
     >>> trellis.levels(2, 12)[:4]
-    array([-126,   16,   -3,   14], dtype=int8)
+    array([-126,    5,   10,  -49], dtype=int8)
     """
     if window == FAST_WINDOW:
         return np.array(FAST_LEVELS[bits], np.int8)
