@@ -65,8 +65,9 @@ __attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)
     "gemm_grouped": "".join(f"""
 __attribute__((flatten)) void rows_{{m}}_{run}(const qk_grouped_tile *of)
 {{{{ const qk_records records = {{{{.block = 32, .scale_bytes = 2, .bytes = NR * (32 * {bits} / 8 + 2)}}}};
-qk_grouped_tile tile = *of; tile.m = {{m}}; tile.a_scales = NULL; tile.records = &records; if ({{m}} <= MR) {run}(&tile); }}}}
-""" for run, bits in {"run_bytes": 8, "run_small": 8, "run_packed_u8": 8, "run_packed_u4": 4, "run_packed_u2": 2}.items()),
+qk_grouped_tile tile = *of; tile.m = {{m}}; tile.a_scales = NULL; tile.records = &records;
+if ({{m}} <= MR) {run}(&tile); }}}}
+""" for run, bits in [("run_bytes", 8), ("run_small", 8), ("run_packed_u8", 8), ("run_packed_u4", 4), ("run_packed_u2", 2)]),
 }
 
 FUNCTION = re.compile(r"[0-9a-f]+ <(\w+)>:$")
