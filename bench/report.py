@@ -4,7 +4,7 @@ from .peers import Bandwidth, Peak, Qkernels
 from .suites import PROBLEMS
 
 HEAD = ("{:>6}{:>7}{:>7}".format("M", "N", "K")
-        + "{:>11}{:>9}{:>8}{:>9}{:>9}".format("us", "GOPS", "spread", "of peak", "of band"))
+        + "{:>11}{:>9}{:>8}{:>8}{:>9}{:>9}".format("us", "GOPS", "Gw/s", "spread", "of peak", "of band"))
 
 
 def head(product, threads, isa, names):
@@ -19,10 +19,11 @@ def line(row):
     own = row["results"][Qkernels.name]
     text = f"{row['m']:>6}{row['n']:>7}{row['k']:>7}"
     if "error" in own:
-        text += f"{'failed':>20}{'':26}"
+        text += f"{'failed':>20}{'':34}"
     else:
         microseconds = 2e-3 * row["m"] * row["n"] * row["k"] / own["speed"]
-        text += f"{microseconds:>11.1f}{own['speed']:>9.1f}{own['spread_percent']:>7.1f}%"
+        text += f"{microseconds:>11.1f}{own['speed']:>9.1f}{own['speed'] / (2 * row['m']):>8.1f}"
+        text += f"{own['spread_percent']:>7.1f}%"
         text += _percent(row["of_peak"]) + _percent(row["of_bandwidth"])
     for name, result in row["results"].items():
         if name not in (Qkernels.name, Peak.name, Bandwidth.name):

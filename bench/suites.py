@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from .codebook import BinaryProblem, CodebookProblem
 from .int8 import Int8Problem
 from .lowbit import LowBitProblem
 from .problem import Problem
@@ -18,5 +19,7 @@ class Suite(NamedTuple):
 SUITES = {
     "int8": Suite(Int8Problem, ["int32"], ["small", "squares"]),
     "lowbit": Suite(LowBitProblem, list(LowBitProblem.products), ["llm"]),
+    "codebook": Suite(CodebookProblem, list(CodebookProblem.products), ["llm"]),
+    "binary": Suite(BinaryProblem, list(BinaryProblem.products), ["squares"]),
 }
 PROBLEMS = {product: suite.problem for suite in SUITES.values() for product in suite.problem.products}

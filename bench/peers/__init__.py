@@ -3,12 +3,12 @@
 from .machine import Bandwidth, Peak
 from .numkong import NumKong
 from .numpy import NumPy
-from .onnxruntime import OnnxRuntime
+from .onnxruntime import NearestInt2, NearestInt4, OnnxRuntime
 from .qkernels import Int8Gemm, Qkernels
 from .torch import X86, BFloat16, IntMM, OneDNN
 
 PEERS = {
-    peer.name: peer for peer in (Qkernels, Peak, Bandwidth, OnnxRuntime, OneDNN, X86, IntMM, BFloat16, NumKong, NumPy,
-                                 Int8Gemm)
+    peer.name: peer for peer in (Qkernels, Peak, Bandwidth, OnnxRuntime, NearestInt4, NearestInt2, OneDNN, X86, IntMM,
+                                 BFloat16, NumKong, NumPy, Int8Gemm)
 }
 OTHERS = [name for name in PEERS if name not in (Qkernels.name, Peak.name, Bandwidth.name)]

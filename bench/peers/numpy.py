@@ -17,3 +17,4 @@ class NumPy(Peer):
 
     unpacked = float32 = int8 = fixed = dynamic = int32
     int4 = int4_float32 = int4_asymmetric = int8_grouped = int8_float32 = int2 = int32
+    nf4 = codebook4 = binary = ternary = trellis2 = trellis3 = trellis4 = binary_gemm = int32

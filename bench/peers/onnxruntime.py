@@ -5,6 +5,7 @@ import numpy as np
 import qkernels
 
 from ..int8 import OUT_ZERO_POINT
+from ..lowbit import LowBitProblem
 from .peer import Peer
 
 
@@ -70,5 +71,37 @@ class OnnxRuntime(Peer):
 
     int4_float32 = int4_asymmetric = int8_grouped = int2 = int4
 
+    def nf4(self, p):
+        """Blocks of the flat codes, high nibbles first; levels are floats up to 1."""
+        constants = [qkernels.pack(p.codes, 4, order="high_first").reshape(-1),
+                     (127 * p.scales.astype(np.float32)).reshape(-1)]
+        return self._product(p, "MatMulBnb4", p.x, np.float32, constants, "com.microsoft", K=p.k, N=p.n,
+                             block_size=p.group_size, quant_type=1)
+
     def _packed(self, codes, bits):
         return codes if bits == 8 else qkernels.pack(codes, bits)
+
+
+class Nearest(Peer):
+    """MatMulNBits on a product of the suite lowbit, of the same shape: the nearest that onnxruntime has."""
+
+    requires = OnnxRuntime.requires
+
+    def _nearest(self, p):
+        self.problem = LowBitProblem(self.product, (p.m, p.n, p.k))
+        return OnnxRuntime(self.threads).prepare(self.problem)
+
+    def check(self, problem, result):
+        self.problem.check(result)
+
+
+class NearestInt4(Nearest):
+    name, product = "ort-int4", "int4"
+
+    nf4 = codebook4 = binary = ternary = trellis2 = trellis3 = trellis4 = Nearest._nearest
+
+
+class NearestInt2(Nearest):
+    name, product = "ort-int2", "int2"
+
+    binary = ternary = trellis2 = Nearest._nearest

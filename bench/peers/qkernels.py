@@ -45,6 +45,19 @@ class Qkernels(Peer):
 
     int4_float32 = int4_asymmetric = int8_grouped = int8_float32 = int2 = int4
 
+    def nf4(self, p):
+        others = {"levels": p.table} if p.product == "codebook4" else {}
+        if p.format.family == "trellis":
+            others = {"k": p.k}
+        weight = qkernels.QuantizedWeight(p.product, p.codes, p.scales, None, p.group_size, **others)
+        return partial(qkernels.linear, p.x, weight, out=np.empty((p.m, p.n), np.float32))
+
+    codebook4 = binary = ternary = trellis2 = trellis3 = trellis4 = nf4
+
+    def binary_gemm(self, p):
+        a_bits, b_bits = (qkernels.pack((signs > 0).view(np.uint8), 1) for signs in (p.a_s8, p.b_s8))
+        return partial(qkernels.binary_gemm, a_bits, b_bits, p.k, out=np.empty((p.m, p.n), np.int32))
+
 
 class Int8Gemm(Peer):
     """Both sides int8 with one scale for x and one a channel for the weight, and quantized before."""
@@ -60,3 +73,8 @@ class Int8Gemm(Peer):
                        out=np.empty((p.m, p.n), np.float32))
 
     int4_asymmetric = int8_grouped = int2 = int4
+    nf4 = codebook4 = binary = ternary = trellis2 = trellis3 = trellis4 = int4
+
+    def binary_gemm(self, p):
+        return partial(qkernels.int8_gemm, p.a_s8, qkernels.pack_b(p.b_s8, transpose=True),
+                       out=np.empty((p.m, p.n), np.int32))
