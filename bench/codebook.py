@@ -1,4 +1,4 @@
-"""The suites codebook, float32 matrices times weights whose levels are not evenly spaced, and binary, signs times signs."""
+"""The suites codebook (float32 matrices times weights with unevenly spaced levels) and binary (signs times signs)."""
 
 from functools import cached_property
 

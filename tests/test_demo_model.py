@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+import qkernels
 from qkernels import demo
 from qkernels.__main__ import main
 from qkernels.demo_linears import COMPARED, Float32Linear
@@ -67,16 +68,16 @@ def test_comparison_meets_its_bars(tmp_path):
     figures = json.loads(path.read_text("utf-8"))
     rows = {tuple(row["scheme"].values()): row for row in figures["compared"]}
     assert tuple(rows) == COMPARED
-    for (weights, group, symmetric, activations), row in rows.items():
-        bits = int(weights[3:])
+    for (weights, group, symmetric, *_), row in rows.items():
+        bits = qkernels.formats.find(weights).bits
         parameters = 0 if group is None else (16 if symmetric else 16 + bits) / group
         assert 0 <= row["bits_per_weight"] - bits - parameters < 0.2
         assert row["cosine_worst"] < row["cosine_mean"]
         assert f"{row['cosine_mean']:.4f}" in done.stdout
-    assert rows["int8", None, True, "int8"]["cosine_mean"] >= 0.995
-    assert rows["int8", None, True, "float32"]["cosine_mean"] >= 0.999
+    assert rows["int8", None, True, "int8", False, None]["cosine_mean"] >= 0.995
+    assert rows["int8", None, True, "float32", False, None]["cosine_mean"] >= 0.999
     for activations in ("int8", "float32"):
-        assert rows["int4", 32, False, activations]["cosine_mean"] >= 0.965
+        assert rows["int4", 32, False, activations, False, None]["cosine_mean"] >= 0.965
 
 
 def test_low_bit_weights_and_a_query(tmp_path):
@@ -87,7 +88,8 @@ def test_low_bit_weights_and_a_query(tmp_path):
     assert done.returncode == 0 and done.stderr == ""
     figures = json.loads(path.read_text("utf-8"))
     assert figures["scheme"] == {
-        "weights": "int4", "group_size": 64, "symmetric": True, "activations": "float32"}
+        "weights": "int4", "group_size": 64, "symmetric": True, "activations": "float32",
+        "rotate": False, "window": None}
     assert 4.25 <= figures["int4"]["bits_per_weight"] < 4.3
     assert figures["int4"]["weight_bytes"] < figures["float32"]["weight_bytes"] / 7
     assert len(figures["most_similar"]) == 2

@@ -8,7 +8,7 @@ import pytest
 import qkernels
 from qkernels import demo
 from qkernels.__main__ import main
-from qkernels.demo_linears import COMPARED, DYNAMIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme
+from qkernels.demo_linears import COMPARED, DEFAULTS, DYNAMIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme
 from qkernels.demo_report import report
 
 pytestmark = pytest.mark.any_isa
@@ -31,6 +31,13 @@ def schemes(*arguments):
         ("--weights int4", Scheme("int4", 32, False, "int8")),
         ("--weights int4 --group none", Scheme("int4", None, False, "int8")),
         ("--weights int2 --group 1536 --symmetric --activations float32", Scheme("int2", 1536, True, "float32")),
+        ("--weights nf4", Scheme("nf4", 64, True, "int8")),
+        ("--weights log4 --group none --symmetric", Scheme("log4", None, True, "int8")),
+        ("--weights ternary --rotate", Scheme("ternary", 32, True, "int8", True)),
+        ("--rotate", Scheme("int8", None, True, "int8", True)),
+        ("--weights trellis2", Scheme("trellis2", None, True, "int8", True)),
+        ("--weights trellis3 --no-rotate --group 128", Scheme("trellis3", 128, True, "int8")),
+        ("--weights trellis4 --window 16", Scheme("trellis4", None, True, "int8", True, 16)),
     ],
 )
 def test_options_and_their_defaults(arguments, expected):
@@ -39,12 +46,14 @@ def test_options_and_their_defaults(arguments, expected):
 
 def test_compare_takes_all():
     assert schemes("--compare") == list(COMPARED)
-    assert len(set(map(str, COMPARED))) < len(set(COMPARED)) == 6  # two differ in activations alone
+    assert len(set(map(str, COMPARED))) < len(set(COMPARED)) == 14  # two differ in activations alone
+    assert {scheme.weights for scheme in COMPARED} == set(DEFAULTS)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--weights int8", "--group none", "--group 32", "--activations int8", "--symmetric", "--asymmetric", "--query x"],
+    ["--weights int8", "--group none", "--group 32", "--activations int8", "--symmetric", "--asymmetric", "--rotate",
+     "--no-rotate", "--window 12", "--query x"],
 )
 def test_compare_goes_with_none_of_them(monkeypatch, capsys, arguments):
     def find_model():
@@ -56,9 +65,17 @@ def test_compare_goes_with_none_of_them(monkeypatch, capsys, arguments):
     assert out == "" and err.count("\n") == 1 and f"leave out {arguments.split()[0]}\n" in err
 
 
+@pytest.mark.parametrize("arguments", ["--asymmetric --weights nf4", "--window 16", "--window 12 --weights int4"])
+def test_options_that_a_format_does_not_have(capsys, arguments):
+    assert main(["demo", *arguments.split()]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"{arguments.split()[0]} goes with" in err
+
+
 @pytest.mark.parametrize(
     "arguments",
-    ["--weights int3", "--group 48", "--group 0", "--group -32", "--group 1568", "--group x", "--activations uint8",
+    ["--weights int3", "--weights trellis2 --window 11", "--weights trellis2 --window 17", "--group 48",
+     "--group 0", "--group -32", "--group 1568", "--group x", "--activations uint8",
      "--symmetric --asymmetric"],
 )
 def test_bad_options(arguments, capsys):
@@ -73,7 +90,8 @@ def test_help_names_the_options(capsys):
         main(["demo", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for name in ("--weights", "--group", "--activations", "--symmetric", "--asymmetric", "--compare"):
+    for name in ("--weights", "--group", "--activations", "--symmetric", "--asymmetric", "--rotate", "--window",
+                 "--compare"):
         assert name in out
 
 
@@ -95,14 +113,14 @@ def test_int8_is_dynamic_uint8(layer):
     np.testing.assert_array_equal(linear(x), expected)
 
 
-@pytest.mark.parametrize("scheme", [*COMPARED[1:], Scheme("int8", 32, True, "int8"), Scheme("int4", None, True, "int8")])
+@pytest.mark.parametrize("scheme", [*COMPARED[1:], Scheme("int8", 32, True), Scheme("int4", None, True)])
 def test_the_others_are_linear(layer, scheme):
     x, weight, bias = layer
     linear = scheme.make_linear(weight, bias)
     assert isinstance(linear, LowBitLinear)
     assert linear.nbytes == linear.weight.nbytes
     qw = qkernels.quantize_weight(
-        weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric)
+        weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric, rotate=scheme.rotate)
     np.testing.assert_array_equal(linear(x), qkernels.linear(x, qw, bias, activations=scheme.activations))
     if scheme.activations == "float32":
         np.testing.assert_allclose(linear(x), Float32Linear(qw.dequantize(), bias)(x), atol=1e-4)
@@ -128,7 +146,7 @@ def test_table():
     rows = [line for line in text.splitlines() if "4.50x" in line]
     assert [line.split()[-7:] for line in rows] == [
         [activations, "4.75", "6.31", "4.50x", "0.9721", "86.0", "%"]
-        for activations in ("uint8", "float32", "int8", "float32", "int8", "int8")
+        for activations in ("uint8", "float32", "int8", "float32", *["int8"] * 10)
     ]
     for row, scheme in zip(rows, COMPARED, strict=True):
         assert row.startswith(f"{scheme} ")
