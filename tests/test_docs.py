@@ -17,10 +17,6 @@ MODULES = [
     "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
     "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
     "qkernels.weights",
-    "qkernels", "qkernels.affine", "qkernels.codebook", "qkernels.gemm", "qkernels.packing", "qkernels.quantizers",
-    "qkernels.threads", "qkernels.weights",
-    "qkernels", "qkernels.affine", "qkernels.packing", "qkernels.binary", "qkernels.gemm", "qkernels.threads",
-    "qkernels.weights",
 ]
 
 

@@ -12,8 +12,7 @@ from qkernels import ref
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 MAKE = runpy.run_path(str(FOLDER / "make.py"))
-FAMILIES = ["affine", "packing", "hadamard", "gemm", "requant", "weights"]
-FAMILIES = ["affine", "packing", "gemm", "requant", "weights", "formats"]
+FAMILIES = ["affine", "packing", "hadamard", "gemm", "requant", "weights", "formats"]
 
 
 def replay(module, family):

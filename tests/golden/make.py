@@ -245,8 +245,7 @@ def load(path):
 
 
 def main():
-    for family in (affine, packing, hadamard, gemm, requant, weights):
-    for family in (affine, packing, gemm, requant, weights, formats):
+    for family in (affine, packing, hadamard, gemm, requant, weights, formats):
         path, count = freeze(family)
         print(f"{path.name}: {count} cases, {path.stat().st_size} bytes")
 
