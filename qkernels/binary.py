@@ -16,8 +16,8 @@ def binary_gemm(a_bits, b_bits, k=None, *, out=None):
     Parameters
     ----------
     a_bits : uint8 array
-        [..., M, ceil(k / 8)]: rows of bits, 1 for +1 and 0 for -1, packed along k from the lowest bit of each byte on, as
-        `pack` with bits=1 and order="low_first" leaves them. Any strides (copied once when not C-contiguous).
+        [..., M, ceil(k / 8)]: rows of bits, 1 for +1 and 0 for -1, packed along k from the lowest bit of each byte on,
+        as `pack` with bits=1 and order="low_first" leaves them. Any strides (copied once when not C-contiguous).
     b_bits : uint8 array
         [N, ceil(k / 8)], likewise: a row for each output channel.
     k : int, optional
