@@ -6,8 +6,8 @@
  *
  *      chunk 0: | panel 0: word 0 of nr lanes, word 1 of nr lanes, ... | panel 1 | ...        chunk 1: ...
  *
- * A lane is a row of A, whose panels have one lane, or a column of B, with the kernel's nr. Bits past k and lanes
- * past n are zero: they equal each other, and count nothing. Words may be running xors (qk_gemm_b1); these start anew with
+ * A lane is a row of A, whose panels have one lane, or a column of B, with the kernel's nr. Bits past k and lanes past
+ * n are zero: they equal each other, and count nothing. Words may be running xors (qk_gemm_b1); these start anew with
  * every chunk.
  *
  *      for each task                       a block of rows of A that fits the L2 cache, by a few panels of B

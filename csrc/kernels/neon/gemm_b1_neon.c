@@ -1,6 +1,6 @@
 /* The product of matrices of signs; formula and layout: kernels/gemm_b1_body.h. cnt counts the ones of bytes as fast as
- * eor works, so that carries would cost more than they save. A byte takes 16 a pair of words: 7 steps of two pairs until
- * it is full. */
+ * eor works, so that carries would cost more than they save. A byte takes 16 a pair of words: 7 steps of two pairs
+ * until it is full. */
 #include "kernels/neon/simd_neon.h"
 
 enum { MR = 4, NV = 2 };
