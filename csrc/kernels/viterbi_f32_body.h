@@ -38,24 +38,42 @@ QK_INLINE vf viterbi_cost(vf before, vf x, vf level, int symbol, int bits)
     return vf_of_bits(vi_and_or(vf_bits(vf_add(before, vf_mul(d, d))), vi_set1(-(1 << bits)), vi_set1(symbol)));
 }
 
-QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, float x, const float *before, float *after,
+/* Where the costs lie, in rows of LANES. A trellis whose runs are whole rows is stepped in place: the costs after a block
+ * of 2**bits rows, one row of each run, replace those before it, which are in the L1 cache. So rows move: the number of a
+ * row, of `bits` bits, is rotated left by a symbol a step. A smaller trellis goes from one buffer to another. */
+typedef struct cost_order {
+    int in_place, bits, turn;
+} cost_order;
+
+static inline size_t place_of_row(cost_order order, size_t row)
+{
+    return order.in_place ? (row << order.turn | row >> (order.bits - order.turn)) & (((size_t)1 << order.bits) - 1) : row;
+}
+
+QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, cost_order order, float x, float *before, float *after,
                             uint8_t *symbols)
 {
     const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis), costs = qk_trellis_costs(trellis);
     const size_t row_levels = QK_TRELLIS_ROW << bits, levels_of_all_runs = columns / run * row_levels;
     const vf value = vf_set1(x);
+    float *from[16], *to[16]; /* of the first block, each symbol or run */
+    for (size_t j = 0; j < (size_t)1 << bits; j++) {
+        from[j] = before + place_of_row(order, j) * LANES;
+        to[j] = order.in_place ? from[j] : after + j * run;
+    }
     for (size_t r = 0; r < run; r += LANES) {
+        const size_t block = place_of_row(order, r / LANES << bits) * LANES, into = order.in_place ? block : r;
         vf m[16];
-        QK_UNROLL16(j, 1 << bits, m[j] = vf_load(before + (r << bits) + j * LANES);)
+        QK_UNROLL16(j, 1 << bits, m[j] = vf_load(from[j] + block);)
         sort_by_symbol(m, bits);
         const float *levels = trellis->levels + r / QK_TRELLIS_ROW * levels_of_all_runs + r % QK_TRELLIS_ROW;
-        for (size_t q = r; q < columns; q += run, levels += row_levels) {
+        for (size_t q = r, i = 0; q < columns; q += run, i++, levels += row_levels) {
             vf least = viterbi_cost(m[0], value, vf_load(levels), 0, bits);
             QK_UNROLL16(j, 1 << bits, {
                 if (j > 0)
                     least = vf_min(least, viterbi_cost(m[j], value, vf_load(levels + j * QK_TRELLIS_ROW), j, bits));
             })
-            vf_store(after + q, least);
+            vf_store(to[i] + into, least);
             vi_store_bytes(symbols + q, vf_bits(least));
         }
     }
@@ -66,17 +84,27 @@ QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, float x, const 
 QK_INLINE void viterbi(const qk_trellis *trellis, int bits, const float *x, size_t steps, ptrdiff_t overlap, void *scratch,
                        uint16_t *path)
 {
+    const size_t overlaps = qk_trellis_overlaps(trellis);
     float *before = scratch, *after = before + qk_trellis_costs(trellis);
     uint8_t *symbols = (uint8_t *)(after + qk_trellis_costs(trellis));
+    cost_order order = {.in_place = overlaps >> bits >= QK_TRELLIS_ROW};
+    while (order.in_place && overlaps >> order.bits > LANES)
+        order.bits++;
 
     qk_trellis_start(trellis, overlap, before);
     for (size_t p = 0; p < steps; p++) {
-        viterbi_step(trellis, bits, x[p], before, after, symbols + p * qk_trellis_columns(trellis));
-        float *swapped = before;
-        before = after;
-        after = swapped;
+        viterbi_step(trellis, bits, order, x[p], before, after, symbols + p * qk_trellis_columns(trellis));
+        if (order.in_place) {
+            order.turn = (order.turn + bits) % order.bits;
+        } else {
+            float *swapped = before;
+            before = after;
+            after = swapped;
+        }
     }
-    qk_trellis_trace(trellis, overlap, before, symbols, steps, path);
+    for (size_t row = 0; order.in_place && row < overlaps / LANES; row++)
+        vf_store(after + row * LANES, vf_load(before + place_of_row(order, row) * LANES));
+    qk_trellis_trace(trellis, overlap, order.in_place ? after : before, symbols, steps, path);
 }
 
 #define QK_DEFINE_VITERBI(isa)                                                                               \
