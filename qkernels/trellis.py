@@ -13,7 +13,7 @@ The fast code has windows of 6 bits, trained tables, and words of 32 weights, wh
 import numpy as np
 
 from . import _core
-from .groups import row_sums, stored
+from .groups import group_count, row_sums, stored
 
 FAST_WINDOW = 6
 FAST_WORD = 32
@@ -89,7 +89,7 @@ class Code:
 
     def __init__(self, bits, window, k, group_size):
         block = _core.weight_block(k, group_size)
-        self.bits, self.window, self.k = bits, window, k
+        self.bits, self.window, self.k, self.group_size = bits, window, k, group_size
         self.is_fast = window == FAST_WINDOW
         self.levels = levels(bits, window)
         self.rms = (FAST_RMS if self.is_fast else FINE_RMS)[bits]
@@ -99,7 +99,7 @@ class Code:
 
     @property
     def groups(self):
-        return -(-self.width // self.group) if self.width else 1
+        return group_count(self.k, self.group_size)
 
     def group_slices(self):
         """Where the groups lie in a row; the last one may be short."""
