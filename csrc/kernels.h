@@ -317,11 +317,11 @@ typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_
 
 /* ------------------------------------------------------------------------------------------ trellis encoding */
 
-/* A cheap path through a trellis (csrc/trellis.h), one state for each of x[0..steps), by the Viterbi algorithm. The cost
- * of the paths to state q << bits | j is that of the best one to overlap (q << bits | j) mod overlaps, plus d * d with d =
- * x[p] - level, each operation rounded once; then its lowest `bits` bits are replaced by j, so that the least of the
- * costs before overlap q tells which state it belongs to, and of equal ones the lowest is taken. That moves a cost by less
- * than 2**bits units in the last place.
+/* A cheap path through a trellis (csrc/trellis.h), one state for each of x[0..steps), by the Viterbi algorithm. The
+ * cost of the paths to state q << bits | j is that of the best one to overlap (q << bits | j) mod overlaps, plus d * d
+ * with d = x[p] - level, each operation rounded once; then its lowest `bits` bits are replaced by j, so that the least
+ * of the costs before overlap q tells which state it belongs to, and of equal ones the lowest is taken. That moves a
+ * cost by less than 2**bits units in the last place.
  *
  * The first state comes after the overlap given, and the last one is before the same; or both are free. |x| is at most
  * QK_TRELLIS_LIMIT. scratch is aligned to 64 bytes. */

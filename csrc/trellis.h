@@ -1,14 +1,15 @@
-/* The bitshift trellis of the encoder. A state is a window of `window` bits of the stream; its lowest `bits` bits are the
- * symbol that starts there. Neighbors share all but a symbol, their overlap q:
+/* The bitshift trellis of the encoder. A state is a window of `window` bits of the stream; its lowest `bits` bits are
+ * the symbol that starts there. Neighbors share all but a symbol, their overlap q:
  *
  *      stream     | symbol p | symbol p+1 | symbol p+2 | ...          `bits` bits each, the first in the lowest bits
  *      state p    [ symbol p |      overlap q      ]                  = q << bits | symbol p
  *      state p+1             [      overlap q      | new ]            = q | new << (window - bits)
  *
- * so that the cheapest of the 2**bits states before an overlap, which lie side by side, serves all 2**bits states after it.
+ * so that the cheapest of the 2**bits states before an overlap, which lie side by side, serves all 2**bits states after
+ * it.
  *
- * The sizes here are those of qk_viterbi_f32_type's buffers. A row is 16 values, the most lanes of any ISA; what has fewer
- * than a row's is repeated, as overlap q stands for q modulo their number.
+ * The sizes here are those of qk_viterbi_f32_type's buffers. A row is 16 values, the most lanes of any ISA; what has
+ * fewer than a row's is repeated, as overlap q stands for q modulo their number.
  */
 #ifndef QK_TRELLIS_H
 #define QK_TRELLIS_H
@@ -19,8 +20,8 @@
 
 enum { QK_TRELLIS_ROW = 16, QK_TRELLIS_FREE = -1 /* in the place of an overlap: any */ };
 
-/* The largest |x|, and a cost beyond all that such x have on a path of 2**16 states, and below infinity, whose bits cannot
- * be changed. */
+/* The largest |x|, and a cost beyond all that such x have on a path of 2**16 states, and below infinity, whose bits
+ * cannot be changed. */
 #define QK_TRELLIS_LIMIT 0x1p40f
 #define QK_TRELLIS_CLOSED 0x1p100f
 
@@ -45,8 +46,9 @@ static inline size_t qk_trellis_run(const qk_trellis *t)
     return qk_trellis_at_least(qk_trellis_overlaps(t) >> t->bits, QK_TRELLIS_ROW);
 }
 
-/* Where the level of state q << bits | symbol is, among columns << bits: a kernel takes, for a row of overlaps of the first
- * run, the same row of each other run in turns, and for each row its symbols, and reads the levels one after another. */
+/* Where the level of state q << bits | symbol is, among columns << bits: a kernel takes, for a row of overlaps of the
+ * first run, the same row of each other run in turns, and for each row its symbols, and reads the levels one after
+ * another. */
 static inline size_t qk_trellis_place(const qk_trellis *t, size_t q, size_t symbol)
 {
     const size_t run = qk_trellis_run(t), runs = qk_trellis_columns(t) / run, r = q % run;

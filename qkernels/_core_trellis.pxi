@@ -2,7 +2,8 @@
 
 
 def encode_trellis(cnp.ndarray x, cnp.ndarray levels, int bits):
-    """x float32 [R, T] in level units to the words uint8 [R, T * bits / 8]; levels int8 [2**window], T a multiple of 8."""
+    """x float32 [R, T] in level units to the words uint8 [R, T * bits / 8]; levels int8 [2**window], T a multiple of
+    8."""
     cdef size_t rows = x.shape[0], steps = x.shape[1]
     cdef int window = (<object>levels).size.bit_length() - 1
     cdef cnp.ndarray stream = np.empty((rows, steps * bits // 8), np.uint8)

@@ -6,9 +6,9 @@ A weight takes `bits` bits of a stream, and its level is the one whose number is
     stream     | k bits of weight 0 | k bits of weight 1 | ... | k bits of weight T - 1 |  and again from the start
     weight p   = level[ `window` bits from bit k * p on, the first the lowest ] * scale
 
-The fast code has windows of 6 bits, trained tables, and words of 32 weights, whose stream visits weights 0, 4, 8, ... 28,
-1, 5, ...; the fine code has windows of 12 to 16 bits, computed levels, and words of a block of the packed weight, in order.
-"""
+The fast code has windows of 6 bits, trained tables, and words of 32 weights, whose stream visits weights 0, 4, 8, ...
+28, 1, 5, ...; the fine code has windows of 12 to 16 bits, computed levels, and words of a block of the packed weight,
+in order. """
 
 import numpy as np
 
@@ -59,8 +59,8 @@ def levels(bits, window=FAST_WINDOW):
 
     Notes
     -----
-    The fine code adds four fields of 6 bits of ``state * 0xCBAC1FED mod 2**32``, and subtracts 126: multiplier and mask are
-    those published for the KT formats of ik_llama.cpp.
+    The fine code adds four fields of 6 bits of ``state * 0xCBAC1FED mod 2**32``, and subtracts 126: multiplier and mask
+    are those published for the KT formats of ik_llama.cpp.
 
     Examples
     --------
@@ -170,8 +170,8 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
     scale_dtype : str
         "float16" or "float32".
     hessian : float array, optional
-        [K, K], symmetric and positive definite: the words of a row are encoded one after another, each with the errors of
-        those before it fed back, so that ``trace(E @ hessian @ E.T)`` of the error E becomes small.
+        [K, K], symmetric and positive definite: the words of a row are encoded one after another, each with the errors
+        of those before it fed back, so that ``trace(E @ hessian @ E.T)`` of the error E becomes small.
 
     Returns
     -------
@@ -209,8 +209,8 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
 def encode_slabs(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", hessian=None, start=0):
     """The parts of what `encode` returns, some rows each, from row `start` on.
 
-    Rows do not depend on each other, so what was yielded before an interruption stays good: go on with the first row that
-    is missing.
+    Rows do not depend on each other, so what was yielded before an interruption stays good: go on with the first row
+    that is missing.
     """
     code = Code(bits, window, w.shape[1], group_size)
     feedback = None if hessian is None else _feedback(np.asarray(hessian), code)
@@ -264,7 +264,8 @@ def _first_scales(weight, rms, dtype):
 
 
 def _refitted(target, chosen, scale):
-    """Scales with less squared error of target - chosen * scale, by least squares; those given where these are as good."""
+    """Scales with less squared error of target - chosen * scale, by least squares; those given where these are as
+    good."""
     product = row_sums(target.astype(np.float64) * chosen)
     norm = np.square(chosen, dtype=np.int64).sum(axis=1)
     fitted = stored(np.maximum(product, 0) / np.maximum(norm, 1), scale.dtype)

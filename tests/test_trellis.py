@@ -1,4 +1,5 @@
-"""Trellis codes: the encoder equals its oracle byte for byte, is nearly optimal, and reaches the figures it was made for."""
+"""Trellis codes: the encoder equals its oracle byte for byte, is nearly optimal, and reaches the figures it was made
+for."""
 
 import itertools
 
@@ -54,7 +55,8 @@ def test_small_windows(isa, bits, window):
 @pytest.mark.any_isa
 @pytest.mark.parametrize("bits", BITS)
 def test_optimal(bits):
-    """Free ends: as cheap as the best of all paths. A ring: never cheaper than the best of all rings, and seldom dearer."""
+    """Free ends: as cheap as the best of all paths. A ring: never cheaper than the best of all rings, and seldom
+    dearer."""
     window, steps = bits + 3, {2: 8, 3: 5, 4: 4}[bits]
     levels = cases.ints(bits, (2**window,), -127, 127, np.int8)
     rings = np.array(list(itertools.product(range(2**bits), repeat=steps)))

@@ -243,10 +243,10 @@ qk_status qk_linear(const qk_linear_args *args);
 
 /* --------------------------------------------------------------------------------------------------- trellis */
 
-/* Rows of `steps` values to tail-biting words of the bitshift trellis, steps * bits / 8 bytes each: value p is encoded as
- * level number (bits [bits * p, bits * p + window) of the word, circular), and the squared error of a row is about
- * the least for the overlap that csrc/ops/trellis.c picks. levels: [2**window]; bits < window <= 16; steps * bits is a multiple of 8
- * and at least window. */
+/* Rows of `steps` values to tail-biting words of the bitshift trellis, steps * bits / 8 bytes each: value p is encoded
+ * as level number (bits [bits * p, bits * p + window) of the word, circular), and the squared error of a row is about
+ * the least for the overlap that csrc/ops/trellis.c picks. levels: [2**window]; bits < window <= 16; steps * bits is a
+ * multiple of 8 and at least window. */
 qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
                             uint8_t *stream);
 

@@ -1,5 +1,5 @@
-/* The Viterbi algorithm on the bitshift trellis, once for all SIMD ISAs (see affine_f32_body.h): lanes are overlaps that
- * follow each other (csrc/trellis.h). For overlap q and symbol j
+/* The Viterbi algorithm on the bitshift trellis, once for all SIMD ISAs (see affine_f32_body.h): lanes are overlaps
+ * that follow each other (csrc/trellis.h). For overlap q and symbol j
  *
  *      cost[j] = before[(q << bits | j) mod overlaps] + (x - level[q << bits | j])**2, its lowest bits replaced by j
  *      after[q] = min over j of cost[j], which says what j was
@@ -18,8 +18,8 @@
 #include "kernels.h"
 #include "kernels/unroll.h"
 
-/* 2**bits vectors, seen as one list: element i goes to the place whose number is that of i rotated right by `bits` bits,
- * one bit a round. */
+/* 2**bits vectors, seen as one list: element i goes to the place whose number is that of i rotated right by `bits`
+ * bits, one bit a round. */
 QK_INLINE void sort_by_symbol(vf *m, int bits)
 {
     vf sorted[16];
@@ -38,22 +38,25 @@ QK_INLINE vf viterbi_cost(vf before, vf x, vf level, int symbol, int bits)
     return vf_of_bits(vi_and_or(vf_bits(vf_add(before, vf_mul(d, d))), vi_set1(-(1 << bits)), vi_set1(symbol)));
 }
 
-/* Where the costs lie, in rows of LANES. A trellis whose runs are whole rows is stepped in place: the costs after a block
- * of 2**bits rows, one row of each run, replace those before it, which are in the L1 cache. So rows move: the number of a
- * row, of `bits` bits, is rotated left by a symbol a step. A smaller trellis goes from one buffer to another. */
+/* Where the costs lie, in rows of LANES. A trellis whose runs are whole rows is stepped in place: the costs after a
+ * block of 2**bits rows, one row of each run, replace those before it, which are in the L1 cache. So rows move: the
+ * number of a row, of `bits` bits, is rotated left by a symbol a step. A smaller trellis goes from one buffer to
+ * another. */
 typedef struct cost_order {
     int in_place, bits, turn;
 } cost_order;
 
 static inline size_t place_of_row(cost_order order, size_t row)
 {
-    return order.in_place ? (row << order.turn | row >> (order.bits - order.turn)) & (((size_t)1 << order.bits) - 1) : row;
+    const size_t rotated = row << order.turn | row >> (order.bits - order.turn);
+    return order.in_place ? rotated & (((size_t)1 << order.bits) - 1) : row;
 }
 
 QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, cost_order order, float x, float *before, float *after,
                             uint8_t *symbols)
 {
-    const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis), costs = qk_trellis_costs(trellis);
+    const size_t columns = qk_trellis_columns(trellis), run = qk_trellis_run(trellis);
+    const size_t costs = qk_trellis_costs(trellis);
     const size_t row_levels = QK_TRELLIS_ROW << bits, levels_of_all_runs = columns / run * row_levels;
     const vf value = vf_set1(x);
     float *from[16], *to[16]; /* of the first block, each symbol or run */
@@ -81,8 +84,8 @@ QK_INLINE void viterbi_step(const qk_trellis *trellis, int bits, cost_order orde
         vf_store(after + q, vf_load(after + q - columns));
 }
 
-QK_INLINE void viterbi(const qk_trellis *trellis, int bits, const float *x, size_t steps, ptrdiff_t overlap, void *scratch,
-                       uint16_t *path)
+QK_INLINE void viterbi(const qk_trellis *trellis, int bits, const float *x, size_t steps, ptrdiff_t overlap,
+                       void *scratch, uint16_t *path)
 {
     const size_t overlaps = qk_trellis_overlaps(trellis);
     float *before = scratch, *after = before + qk_trellis_costs(trellis);

@@ -1,7 +1,7 @@
-/* Encoding for the bitshift trellis (csrc/trellis.h): words that bite their own tail. Pass 1 runs freely over the values
- * on both sides of the word's seam and keeps the overlap that it found there; pass 2 is the cheapest path of the word that
- * starts and ends with it. The overlap settles within a few windows, so that SEAM values on each side are enough: with windows
- * of 16 bits and 2 bits a weight, 128 would gain 0.04 dB.
+/* Encoding for the bitshift trellis (csrc/trellis.h): words that bite their own tail. Pass 1 runs freely over the
+ * values on both sides of the word's seam and keeps the overlap that it found there; pass 2 is the cheapest path of the
+ * word that starts and ends with it. The overlap settles within a few windows, so that SEAM values on each side are
+ * enough: with windows of 16 bits and 2 bits a weight, 128 would gain 0.04 dB.
  *
  *      x[steps - SEAM] ... x[steps - 1] | x[0] ... x[SEAM - 1]        pass 1
  *                              overlap -^

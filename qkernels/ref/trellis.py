@@ -1,4 +1,5 @@
-"""Trellis-coded quantization: a stream of `bits` bits a weight, in which weight p is the level whose number is the window of
+"""Trellis-coded quantization: a stream of `bits` bits a weight, in which weight p is the level whose number is the
+window of
 bits that starts at its own ones. Words bite their own tail: a window past the end of a word goes on at its start."""
 
 import numpy as np
@@ -16,8 +17,8 @@ def fine_levels(window):
 def viterbi(x, levels, bits, overlap=None):
     """The states of a path through x [T], in level units: the cheapest one, but for the rounding of costs.
 
-    A state's lowest bits are its symbol; the others are its overlap with the next state, whose lowest bits they are. The
-    path comes after `overlap` and ends before it; None: it starts and ends anywhere.
+    A state's lowest bits are its symbol; the others are its overlap with the next state, whose lowest bits they are.
+    The path comes after `overlap` and ends before it; None: it starts and ends anywhere.
     """
     states = np.arange(len(levels))
     overlaps = len(levels) >> bits

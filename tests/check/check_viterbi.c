@@ -15,8 +15,8 @@ static float marked(float cost, uint32_t mask, uint32_t symbol)
     return float_of_bits((word & ~mask) | symbol);
 }
 
-/* Costs of states instead of overlaps, forward from each state to its successors, and the whole table kept. The square in
- * double is exact, and rounded to float once. */
+/* Costs of states instead of overlaps, forward from each state to its successors, and the whole table kept. The square
+ * in double is exact, and rounded to float once. */
 static void plain_viterbi(const qk_trellis *trellis, const float *x, size_t steps, ptrdiff_t overlap, void *scratch,
                           uint16_t *path)
 {
@@ -106,10 +106,12 @@ void check_viterbi_f32(const kernel_row *row)
     for (int bits = 2; bits <= 4; bits++)
         for (int window = bits + 1; window <= 16; window++)
             for (size_t variant = 0; variant < SIDE_COUNT * step_kinds * 4; variant++) {
-                const size_t steps = step_counts[variant / SIDE_COUNT % step_kinds], data = variant / SIDE_COUNT / step_kinds;
+                const size_t steps = step_counts[variant / SIDE_COUNT % step_kinds];
+                const size_t data = variant / SIDE_COUNT / step_kinds;
                 if (window > 12 && steps > 9)
                     continue;
-                if (begin_case(variant % SIDE_COUNT, 0, "bits=%d window=%d steps=%zu data=%zu", bits, window, steps, data))
+                if (begin_case(variant % SIDE_COUNT, 0, "bits=%d window=%d steps=%zu data=%zu", bits, window, steps,
+                               data))
                     check_trellis(row, bits, window, steps, data);
             }
 }
