@@ -57,6 +57,11 @@ CPUS = {
 # Appended to a kernel's file: a function of its own for each height up to the tile's. From those of gemm_s8 the loops of
 # run() itself are told apart; those of gemm_grouped are shown.
 MAX_ROWS = 16
+GROUPED_RUNS = {"run_bytes": 8, "run_small": 8} | {
+    f"run_packed_{coding}": bits
+    for coding, bits in [("U8", 8), ("U4", 4), ("U2", 2), ("U1", 1), ("TABLE", 4), ("TRELLIS2", 2), ("TRELLIS3", 3),
+                         ("TRELLIS4", 4)]
+}
 HEIGHT = {
     "gemm_s8": """
 __attribute__((flatten)) void rows_{m}(const qk_gemm_tile *of)
@@ -67,7 +72,7 @@ __attribute__((flatten)) void rows_{{m}}_{run}(const qk_grouped_tile *of)
 {{{{ const qk_records records = {{{{.block = 32, .scale_bytes = 2, .bytes = NR * (32 * {bits} / 8 + 2)}}}};
 qk_grouped_tile tile = *of; tile.m = {{m}}; tile.a_scales = NULL; tile.records = &records;
 if ({{m}} <= MR) {run}(&tile); }}}}
-""" for run, bits in [("run_bytes", 8), ("run_small", 8), ("run_packed_u8", 8), ("run_packed_u4", 4), ("run_packed_u2", 2)]),
+""" for run, bits in GROUPED_RUNS.items()),
 }
 
 FUNCTION = re.compile(r"[0-9a-f]+ <(\w+)>:$")
@@ -94,8 +99,9 @@ class Loop(NamedTuple):
             return sum(map(macs_of, self.instructions))
         # In gemm_grouped, vpmaddwd adds up: products by vpmaddubsw, then of the two nibbles of each code, or it scales zeros.
         products = [text for text in self.instructions if mnemonic(text) != "vpmaddwd"]
-        nibbles = len(products) < len(self.instructions)
-        return sum(map(macs_of, products)) // (2 if nibbles else 1)
+        sums = len(self.instructions) - len(products)
+        nibbles = 2 * sums >= self.count(lambda text: mnemonic(text) == "vpmaddubsw")
+        return sum(map(macs_of, products)) // (2 if sums and nibbles else 1)
 
     def count(self, test):
         return sum(bool(test(text)) for text in self.instructions)
@@ -279,15 +285,16 @@ def main(arguments=None):
     heights = [args.rows] if args.rows else range(1, MAX_ROWS + 1)
     spills = 0
     for isa in built:
-        for source in sorted(CSRC.glob(f"kernels/{isa}/{args.op or 'gemm_*'}_{isa}.c")):
+        files = [CSRC / f"kernels/{isa}/{op}_{isa}.c" for op in ([args.op] if args.op else HEIGHT)]
+        for source in filter(Path.exists, files):
             read = loops_of_run if slot_of(source) == "gemm_s8" else loops_of_blocks
             loops = read(disassemble(args.cc, isa, source, heights))
             if not loops:
                 sys.exit(f"asm.py: {source.name}: no loop has an instruction of {', '.join(MACS)}")
+            if slot_of(source) == "gemm_grouped":
+                loops = [loop for loop in loops if loop.rows]  # others sum bytes while they decode
             spills += sum(loop.spills for loop in loops)
             loops = [loop for loop in loops if args.rows in (None, loop.rows)]
-            if slot_of(source) == "gemm_grouped":
-                loops = [loop for loop in loops if loop.rows]
             if args.show:
                 print(*("\n".join(loop.instructions) for loop in loops), sep="\n\n")
             else:

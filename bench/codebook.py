@@ -4,7 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from qkernels import formats, trellis
+from qkernels import _core, formats, trellis
 
 from .problem import Problem
 
@@ -38,7 +38,7 @@ class CodebookProblem(Problem):
         """One a byte; of a trellis, bytes of its stream."""
         rng = np.random.default_rng(1)
         if self.format.family == "trellis":
-            block = trellis.block_size(self.k, self.group_size)
+            block = _core.weight_block(self.k, self.group_size)
             return rng.integers(0, 256, (self.n, -(-self.k // block) * block * self.format.bits // 8), dtype=np.uint8)
         low, count = (1, 3) if self.product == "ternary" else (0, 2**self.format.bits)
         return rng.integers(low, low + count, (self.n, self.k), dtype=np.uint8)

@@ -9,7 +9,7 @@ import itertools
 import cases
 import numpy as np
 import pytest
-from weight_cases import KINDS, MODES, packed, weight
+from weight_cases import FORMATS, KINDS, MODES, packed, weight
 
 import qkernels
 from qkernels import ref
@@ -25,6 +25,7 @@ DIGESTS = {
     "float": "f578dd5ed021bb3d71a79c246b574f3ad50da260eaaabcd24dff8269f857eae3",
     "fixed": "a3e927a00bbecb0974c4804ab07be6d40e0c98a7291399050798a933d6f61aa4",
     "linear": "feacca61471a7476195268b953205842cb52d8c5ceafda241c74c25452cd7f54",
+    "levels": "229f53899894c74959f590fea3c6e9a3384996d84a11afd632de8637f81e07ba",
     "long": "c75d0acaac09fed5d73835b0fc0006c5ee380392ddd5898d8ef521c5cff3f18a",
 }
 
@@ -97,9 +98,9 @@ def case_set(kind):
     return calls(kind)
 
 
-def layers(module):
+def layers(module, kinds):
     """The results of linear, with a weight of each kind in each way."""
-    for seed, kind in enumerate(KINDS):
+    for seed, kind in enumerate(kinds):
         for m, n, k in [(1, 19, 300), (7, 65, 100), (3, 5, 1)]:
             w = weight(seed, n, k, *kind)
             w = w if module is ref else packed(w)
@@ -109,8 +110,8 @@ def layers(module):
 
 
 def results(module, kind):
-    if kind == "linear":
-        return layers(module)
+    if kind in ("linear", "levels"):  # evenly spaced ones, and others
+        return layers(module, [k for k in KINDS if (k[0] in FORMATS) == (kind == "linear")])
     return (module.int8_gemm(*args, **options) for args, options in case_set(kind))
 
 

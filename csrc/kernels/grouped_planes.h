@@ -67,8 +67,10 @@ QK_INLINE void decode_planes(const uint8_t *planes, size_t block, uint8_t *plain
         for (size_t column = 0; column < NR; column += LANES) {
             const chunk_planes x = load_planes(planes, column, in.bits);
             QK_UNROLL4(s, CHUNK_STEPS / 2, {
-                store_two_steps(plain + s * 8 * NR, column, bytes_of_planes(&x, 2 * s, in),
-                                bytes_of_planes(&x, 2 * s + 1, in));
+                vi even = bytes_of_planes(&x, 2 * s, in), odd = bytes_of_planes(&x, 2 * s + 1, in);
+                QK_OPAQUE(even);
+                QK_OPAQUE(odd);
+                store_two_steps(plain + s * 8 * NR, column, even, odd);
             })
         }
 }
@@ -82,6 +84,7 @@ QK_INLINE vi fine_bytes(const chunk_planes *x, const int q, vi window_mask, cons
     QK_UNROLL4(i, 4, {
         const int bit = (4 * q + i) * bits, j = bit / 32, n = bit % 32;
         vi state = x->plane[j];
+        QK_OPAQUE(state); /* here, or the compiler would work on all at once, and spill them */
         if (n > 32 - LONGEST_WINDOW)
             state = shifted_pair(state, x->plane[j + 1], n);
         else if (n > 0)
@@ -89,6 +92,7 @@ QK_INLINE vi fine_bytes(const chunk_planes *x, const int q, vi window_mask, cons
         state = vi_and(state, window_mask);
         const vi numbers = vi_and(vi_mul(state, vi_set1((int32_t)QK_FINE_FACTOR)), vi_set1((int32_t)QK_FINE_MASK));
         bytes = vi_add(bytes, vi_shift_left(sum_of_four(numbers), vi_set1(8 * i)));
+        QK_OPAQUE(bytes);
     })
     return BYTES_SIGNED ? vi_xor(bytes, vi_set1((int32_t)0x80808080)) : bytes;
 }

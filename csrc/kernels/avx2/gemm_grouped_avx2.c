@@ -8,7 +8,7 @@
  */
 #include "kernels/avx2/grouped_avx2.h"
 
-enum { MR = 6, NV = 2, FEW = 4, BYTE_ROWS = 3, SIGN_ROWS = 4, TABLE_ROWS = 2, TRELLIS_ROWS = 0 };
+enum { MR = 6, NV = 2, FEW = 4, BYTE_ROWS = 3, SIGN_ROWS = 3, TABLE_ROWS = 2, TRELLIS_ROWS = 0 };
 #define SUM_STEPS 8
 
 static inline vi widened(vi acc_s16) { return _mm256_madd_epi16(acc_s16, _mm256_set1_epi16(1)); }
