@@ -54,7 +54,8 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     -----
     The result is bit-identical on every processor and with any number of threads. K is cut into blocks of B values,
     each within a group: B is the largest multiple of 32 up to 256 that divides group_size; without groups, or with one
-    that takes in all of K, ``ceil(ceil(K / n) / 32) * 32`` with ``n = ceil(K / 256)``. x becomes int8 values a:
+    that takes in all of K, ``ceil(ceil(K / n) / 32) * 32`` with ``n = ceil(K / 256)``. If the weight was rotated
+    (`QuantizedWeight.seed`), x is, too, by `hadamard`. Then it becomes int8 values a:
 
     * "int8", "row": ``a, s = dynamic_quantize(x, axis=0, dtype="int8", symmetric=True)`` of the rows.
     * "int8", "group": the same for each block, with ``choose_qparams(x, group_size=B)``.
@@ -63,7 +64,7 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
 
     For each block in order, exactly in integers and then each operation rounded to float32 once::
 
-        acc = sum over the block of a * (code - zero point)
+        acc = sum over the block of a * level                   level: code - zero point, or what the format says
         f = fma(float32(acc) * block_scale, scale, f)           "row" has no block_scale, and no such product
         y = ((f_high + f_middle) + f_low) * row_scale + bias    "int8" has one f, not three; row_scale s, or else 1
 

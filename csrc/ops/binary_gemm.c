@@ -20,19 +20,16 @@
 
 #include "caches.h"
 #include "kernels.h"
+#include "ops/sizes.h"
 #include "threads.h"
 
 enum {
-    CACHE_LINE = 64,
     WORD_BITS = 32,
     STEP = 4, /* words that a kernel takes at once */
     PACK_LANES = 64,         /* of a task; a multiple of every nr */
     SMALL_PACKING = 1 << 16, /* words that are not worth another thread */
     SMALL_TASK = 1 << 22,    /* multiply-adds that are not worth another thread */
 };
-
-static size_t ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Packed rows of A, or columns of B. */
 typedef struct operand {
@@ -54,7 +51,7 @@ typedef struct product {
 /* The words of a panel in a chunk that starts at word `first`. */
 static uint32_t *panel_at(const product *p, const operand *x, size_t first, size_t lane)
 {
-    const size_t words = smaller(p->words - first, p->chunk_words);
+    const size_t words = least(p->words - first, p->chunk_words);
     return x->words + first * x->padded_lanes + lane / x->panel_lanes * x->panel_lanes * words;
 }
 
@@ -75,7 +72,7 @@ static void pack_lane(const product *p, const operand *x, size_t lane)
     const size_t whole = lane < x->lanes ? p->k / WORD_BITS : 0, rest = lane < x->lanes ? p->k % WORD_BITS : 0;
     const uint8_t *bits = x->bits + lane * ceil_div(p->k, 8);
     for (size_t first = 0; first < p->words; first += p->chunk_words) {
-        const size_t end = smaller(p->words, first + p->chunk_words);
+        const size_t end = least(p->words, first + p->chunk_words);
         uint32_t *to = panel_at(p, x, first, lane) + lane % x->panel_lanes, running = 0;
         for (size_t w = first; w < end; w++, to += x->panel_lanes) {
             uint32_t word = 0;
@@ -98,7 +95,7 @@ typedef struct packing {
 static void pack_lanes(void *context, size_t task)
 {
     const packing *job = context;
-    const size_t end = smaller((task + 1) * PACK_LANES, job->x->padded_lanes);
+    const size_t end = least((task + 1) * PACK_LANES, job->x->padded_lanes);
     for (size_t lane = task * PACK_LANES; lane < end; lane++)
         pack_lane(job->p, job->x, lane);
 }
@@ -133,7 +130,7 @@ static void run_edge(const product *p, const qk_b1_tile *tile, size_t columns)
 /* A panel of B by the rows [row, row_end) of A, in the chunk that starts at word `first`. */
 static void multiply_panel(const product *p, size_t first, size_t row, size_t row_end, size_t col)
 {
-    const size_t n = p->b.lanes, words = smaller(p->words - first, p->chunk_words);
+    const size_t n = p->b.lanes, words = least(p->words - first, p->chunk_words);
     qk_b1_tile tile = {
         .a_stride = words,
         .b = panel_at(p, &p->b, first, col),
@@ -144,7 +141,7 @@ static void multiply_panel(const product *p, size_t first, size_t row, size_t ro
     };
     for (; row < row_end; row += tile.m) {
         tile.a = panel_at(p, &p->a, first, row);
-        tile.m = (uint32_t)smaller(row_end - row, p->gemm->mr);
+        tile.m = (uint32_t)least(row_end - row, p->gemm->mr);
         tile.out = p->out + row * n + col;
         if (n - col >= p->gemm->nr)
             p->gemm->run(&tile);
@@ -157,9 +154,9 @@ static void multiply_panel(const product *p, size_t first, size_t row, size_t ro
 static void multiply_part(void *context, size_t task)
 {
     const product *p = context;
-    const size_t row = task / p->panel_tasks * p->block_rows, row_end = smaller(row + p->block_rows, p->a.lanes);
+    const size_t row = task / p->panel_tasks * p->block_rows, row_end = least(row + p->block_rows, p->a.lanes);
     const size_t width = p->task_panels * p->gemm->nr, first_col = task % p->panel_tasks * width;
-    const size_t end_col = smaller(first_col + width, p->b.lanes);
+    const size_t end_col = least(first_col + width, p->b.lanes);
     for (size_t first = 0; first < p->words; first += p->chunk_words)
         for (size_t col = first_col; col < end_col; col += p->gemm->nr)
             multiply_panel(p, first, row, row_end, col);
@@ -172,9 +169,9 @@ static void choose_blocks(product *p)
 {
     const size_t nr = p->gemm->nr, mr = p->gemm->mr;
     p->words = p->k ? ceil_div(p->k, STEP * WORD_BITS) * STEP : STEP; /* without any k, zeros */
-    p->chunk_words = smaller(p->words, qk_caches.l1d / 2 / (nr * STEP * sizeof(uint32_t)) * STEP);
+    p->chunk_words = least(p->words, qk_caches.l1d / 2 / (nr * STEP * sizeof(uint32_t)) * STEP);
     const size_t block = qk_caches.l2 / 2 / (p->chunk_words * sizeof(uint32_t));
-    p->block_rows = smaller(ceil_div(block, mr) * mr, p->a.lanes);
+    p->block_rows = least(ceil_div(block, mr) * mr, p->a.lanes);
     const size_t panels = p->b.padded_lanes / nr, panel_work = p->block_rows * nr * p->words * WORD_BITS;
     p->task_panels = ceil_div(SMALL_TASK, panel_work);
     p->panel_tasks = ceil_div(panels, p->task_panels);
@@ -201,7 +198,7 @@ qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n,
         __builtin_mul_overflow(lanes, p.words * sizeof(uint32_t), &bytes) || bytes > PTRDIFF_MAX - CACHE_LINE)
         return QK_TOO_LARGE;
     /* B first: its panels then start at cache lines. */
-    uint32_t *words = aligned_alloc(CACHE_LINE, ceil_div(bytes, CACHE_LINE) * CACHE_LINE);
+    uint32_t *words = aligned_alloc(CACHE_LINE, round_up(bytes));
     if (!words)
         return QK_NO_MEMORY;
     p.b.words = words;

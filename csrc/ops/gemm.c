@@ -25,20 +25,17 @@
 #include <string.h>
 
 #include "caches.h"
+#include "ops/sizes.h"
 #include "requant.h"
 #include "threads.h"
 
 enum {
-    CACHE_LINE = 64,
     AHEAD_BYTES = 4096,      /* how far before its use B is fetched when it is read once */
     WIDE_CHUNK = 32768,      /* k values whose raw sums fit int32: 255 * 255 * k < 2**31 */
     SMALL_PART = 1 << 20,    /* multiply-adds that are not worth another thread */
     ROWS_OF_PACKING = 32,    /* a product of so many rows takes about as long as packing its B */
     STACK_SCRATCH = 16 * 1024,
 };
-
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-static size_t round_up(size_t bytes) { return ceil_div(bytes, CACHE_LINE) * CACHE_LINE; }
 
 /* --------------------------------------------------------------------------------------------------- tiles */
 
@@ -195,19 +192,15 @@ static void multiply_panel(const qk_product *p, const block *rows, size_t col)
     }
 }
 
-/* Where share i begins when `count` things are dealt out in `shares`. */
-static size_t share(size_t count, size_t shares, size_t i) { return count * i / shares; }
-
 /* A task: part i of the output. */
 static void multiply_part(void *context, size_t i)
 {
     const qk_product *p = context;
     const size_t mr = p->gemm->mr, nr = p->gemm->nr, m = p->args->a.rows;
     const size_t tiles = ceil_div(m, mr), panels = ceil_div(p->b->n, nr);
-    const size_t r = i / p->column_parts, c = i % p->column_parts;
-    const size_t tiles_end = share(tiles, p->row_parts, r + 1) * mr, row_end = tiles_end < m ? tiles_end : m;
-    const size_t first_col = share(panels, p->column_parts, c) * nr;
-    const size_t col_end = share(panels, p->column_parts, c + 1) * nr;
+    const range tile_rows = part_of(tiles, i / p->column_parts, p->row_parts);
+    const range columns = part_of(panels, i % p->column_parts, p->column_parts);
+    const size_t row_end = least(tile_rows.end * mr, m), col_end = least(columns.end * nr, p->b->n);
     uint8_t *scratch = p->scratch + i * p->part_bytes;
     block rows = {
         .packed_a = scratch,
@@ -215,13 +208,13 @@ static void multiply_part(void *context, size_t i)
         .acc = (int32_t *)(scratch + p->acc_offset),
         .panel_of_b = scratch + p->panel_offset,
     };
-    for (rows.row = share(tiles, p->row_parts, r) * mr; rows.row < row_end; rows.row += rows.m) {
-        rows.m = row_end - rows.row < p->block_rows ? row_end - rows.row : p->block_rows;
+    for (rows.row = tile_rows.first * mr; rows.row < row_end; rows.row += rows.m) {
+        rows.m = least(row_end - rows.row, p->block_rows);
         rows.panels = ceil_div(rows.m, mr);
         rows.height = rows.m / rows.panels;
         rows.taller = rows.m % rows.panels;
         pack_block(p, &rows);
-        for (size_t col = first_col; col < col_end && col < p->b->n; col += nr)
+        for (size_t col = columns.first * nr; col < col_end; col += nr)
             multiply_panel(p, &rows, col);
     }
 }

@@ -17,18 +17,14 @@
 
 #include "caches.h"
 #include "ops/linear_rows.h"
+#include "ops/sizes.h"
 #include "threads.h"
 
 enum {
-    CACHE_LINE = 64,
     SMALL_PART = 1 << 20, /* multiply-adds that are not worth another thread */
     ABREAST = 4,          /* panels that few rows read at a time */
     FEW_TILES = 8,        /* tiles of rows for which decoding a panel apart does not pay */
 };
-
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-static size_t round_up(size_t bytes) { return ceil_div(bytes, CACHE_LINE) * CACHE_LINE; }
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 /* Everything about one call that does not change from part to part, and the rows at work. */
 typedef struct linear {
@@ -46,16 +42,6 @@ typedef struct linear {
     size_t part_bytes, plain_bytes;
     atomic_int not_finite;
 } linear;
-
-/* A stretch of [0, count), the i-th of `parts` nearly equal ones. */
-typedef struct range {
-    size_t first, end;
-} range;
-
-static range part_of(size_t count, size_t i, size_t parts)
-{
-    return (range){count * i / parts, count * (i + 1) / parts};
-}
 
 /* ------------------------------------------------------------------------------------------------- panels */
 

@@ -2,9 +2,7 @@
 
 #include <string.h>
 
-enum { CACHE_LINE = 64 };
-
-static size_t round_up(size_t bytes) { return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
+#include "ops/sizes.h"
 
 static qk_int8_rows shape_of(const qk_packed_weight *w, qk_rows rows)
 {

@@ -5,16 +5,15 @@
 #include <string.h>
 
 #include "float16.h"
+#include "ops/sizes.h"
 #include "threads.h"
 
-enum { ALIGNMENT = 64, UNIT = 32 /* blocks are multiples of it */, LARGEST_BLOCK = 256, SMALL = 1 << 18, LEVEL_ZERO = 128 };
-
-static uint64_t ceil_div(uint64_t a, uint64_t b) { return a / b + (a % b != 0); }
+enum { UNIT = 32 /* blocks are multiples of it */, LARGEST_BLOCK = 256, SMALL = 1 << 18, LEVEL_ZERO = 128 };
 
 size_t qk_weight_block(size_t k, size_t group)
 {
     if (group == 0 || group >= k) {
-        const uint64_t parts = k ? ceil_div(k, LARGEST_BLOCK) : 1, part = k ? ceil_div(k, parts) : 1;
+        const size_t parts = k ? ceil_div(k, LARGEST_BLOCK) : 1, part = k ? ceil_div(k, parts) : 1;
         return ceil_div(part, UNIT) * UNIT;
     }
     size_t block = LARGEST_BLOCK;
@@ -50,7 +49,7 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
     *w = (qk_packed_weight){
         .n = weight->n,
         .k = weight->k,
-        .levels = ceil_div(sizeof *w, ALIGNMENT) * ALIGNMENT,
+        .levels = round_up(sizeof *w),
         .group = is_one_group ? (blocks ? blocks : 1) * block : weight->group,
         .records = {
             .block = block,
@@ -67,14 +66,14 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
         .zero = (uint8_t)(kind == SIGNS ? 1 : kind == SPACED ? 1 << (bits - 1) : LEVEL_ZERO),
         .flip = (bits == 8 || kind >= TABLE) && gemm->bytes_signed ? 0x80 : 0,
     };
-    w->panels = w->levels + (kind == TRELLIS ? QK_STATE_BITS * QK_STATES : kind == TABLE ? ALIGNMENT : 0);
+    w->panels = w->levels + (kind == TRELLIS ? QK_STATE_BITS * QK_STATES : kind == TABLE ? CACHE_LINE : 0);
     w->table_bytes = weight->row_tables ? (uint64_t)gemm->nr * QK_TABLE : 0;
     w->records.bytes = gemm->nr * ((size_t)block * bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
     uint64_t bytes;
     if (blocks > UINT32_MAX || weight->n > PTRDIFF_MAX || __builtin_mul_overflow(blocks, w->records.bytes, &bytes) ||
-        __builtin_add_overflow(bytes, w->table_bytes + ALIGNMENT - 1, &bytes))
+        __builtin_add_overflow(bytes, w->table_bytes + CACHE_LINE - 1, &bytes))
         return 0;
-    w->panel_bytes = bytes / ALIGNMENT * ALIGNMENT;
+    w->panel_bytes = bytes / CACHE_LINE * CACHE_LINE;
     return !__builtin_mul_overflow(qk_weight_panels(w), w->panel_bytes, total) &&
            !__builtin_add_overflow(*total, w->panels, total) && *total <= PTRDIFF_MAX;
 }

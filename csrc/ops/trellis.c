@@ -10,10 +10,10 @@
 #include <stdlib.h>
 
 #include "kernels.h"
+#include "ops/sizes.h"
 #include "threads.h"
 
 enum {
-    CACHE_LINE = 64,
     SEAM = 32,
     DRAWN = 4, /* rows that a thread takes at a time */
 };
@@ -27,9 +27,6 @@ typedef struct encoder {
     size_t viterbi_bytes, part_bytes;
     atomic_size_t next; /* row to draw */
 } encoder;
-
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-static size_t round_up(size_t bytes) { return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
 
 /* The symbols of a path, the first in the lowest bits. steps * bits is a multiple of 8. */
 static void write_stream(const uint16_t *path, size_t steps, int bits, uint8_t *stream)
