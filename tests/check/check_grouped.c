@@ -158,7 +158,7 @@ static void check_shapes(qk_gemm_grouped_type *g)
             const size_t form = variant / SIDE_COUNT % (QK_CODES_COUNT * 4);
             const qk_codes codes = form / 4;
             const int is_spaced = codes <= QK_CODES_U2;
-            if (!is_spaced && (s + variant / SIDE_COUNT) % 3) /* they differ in little but their decoding */
+            if (!is_spaced && (s + variant / SIDE_COUNT) % 9) /* they differ in little but their decoding */
                 continue;
             const weight_shape shape = {
                 .codes = codes,
