@@ -2,8 +2,8 @@
 # Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
 # dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs them under qemu's user
 # mode, two jobs at a time: on the first CPU the checks of all kernels that it has, on each other those of its best ISA; on the
-# last CPU the Python tests under its best ISA, and those that do not depend on it, but for the benchmarks'; on each other the
-# frozen bytes of all functions, under its best one. For Debian; root is needed only if tools are missing.
+# last CPU the Python tests under its best ISA, but for those of quantizers, and the frozen bytes and threads of what does not
+# depend on it; on each other the frozen bytes of all functions, under its best one. For Debian; root is needed only if tools are missing.
 #
 # An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
 # ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
@@ -151,8 +151,9 @@ for cpu in "${cpus[@]}"; do
 done
 
 last=${cpus[-1]}
-start "$last" others python_tests "$last" -m any_isa -k "not asm and not bench" # the longest first
-start "$last" results python_tests "$last" --this-isa
+# Quantizers are NumPy alone, and slow here: their frozen bytes are among the golden vectors.
+start "$last" results python_tests "$last" --this-isa -k "not formats and not codebook" # the longest first
+start "$last" others python_tests "$last" -m any_isa -k "golden or hash or threads"
 start "${cpus[0]}" kernels kernels "${cpus[0]}"
 for cpu in "${cpus[@]:1}"; do
     start "$cpu" kernels kernels "$cpu" ${best_isa[$cpu]:+--isa "${best_isa[$cpu]}"}
