@@ -1,0 +1,190 @@
+"""What the inputs of a linear layer are like: the second moments and means that calibrated quantization asks for."""
+
+import numpy as np
+
+from . import _arguments as arguments
+
+PIECE = 2**22  # values of x that are taken at a time
+
+
+class InputStatistics:
+    """Statistics of the inputs x of a linear layer, collected from any number of batches.
+
+    Parameters
+    ----------
+    k : int
+        Values in a row of x.
+
+    Attributes
+    ----------
+    count : int
+        Rows seen.
+    max_abs : float32 ndarray
+        [K], the greatest ``|x|`` of each column.
+
+    Notes
+    -----
+    Products within a batch are float32 matrix products, everything is summed in float64. Statistics of parts that are
+    merged equal those of the whole but for the rounding of these sums.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qkernels.calibration import InputStatistics
+    >>> seen = InputStatistics(2).observe(np.float32([[1, 2], [3, -4]]))
+    >>> seen.hessian
+    array([[ 5., -5.],
+           [-5., 10.]])
+    >>> seen.merge(InputStatistics(2).observe(np.float32([[0, 7]]))).count, seen.max_abs
+    (3, array([3., 7.], dtype=float32))
+    """
+
+    __slots__ = ("count", "max_abs", "_products", "_sum", "_sum_abs")
+
+    def __init__(self, k):
+        k = arguments.scalar(k, "k", 0, 2**31)
+        self.count = 0
+        self.max_abs = np.zeros(k, np.float32)
+        self._products = np.zeros((k, k))
+        self._sum, self._sum_abs = np.zeros(k), np.zeros(k)
+
+    @property
+    def k(self):
+        """Values in a row of x."""
+        return len(self.max_abs)
+
+    @property
+    def hessian(self):
+        """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error."""
+        return self._products / max(self.count, 1)
+
+    @property
+    def mean(self):
+        """float64 [K]: the mean of x."""
+        return self._sum / max(self.count, 1)
+
+    @property
+    def mean_abs(self):
+        """float64 [K]: the mean of ``|x|``."""
+        return self._sum_abs / max(self.count, 1)
+
+    def observe(self, x):
+        """Add rows.
+
+        Parameters
+        ----------
+        x : float32 array
+            [..., K], finite.
+
+        Returns
+        -------
+        InputStatistics
+            Itself.
+
+        Raises
+        ------
+        TypeError
+            x is not float32.
+        ValueError
+            Its last dimension is not K, or it has NaN or infinities; nothing was added then.
+        """
+        x = arguments.float_array(x, "x")
+        if x.ndim == 0 or x.shape[-1] != self.k:
+            raise ValueError(f"x: got shape {x.shape}, takes [..., {self.k}]")
+        if not np.isfinite(x).all():
+            raise ValueError("x: contains NaN or infinity")
+        rows = x.reshape(-1, self.k)
+        step = max(PIECE // max(self.k, 1), 1)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            size = np.abs(part)
+            self._products += part.T @ part
+            self._sum += part.sum(axis=0, dtype=np.float64)
+            self._sum_abs += size.sum(axis=0, dtype=np.float64)
+            np.maximum(self.max_abs, size.max(axis=0), out=self.max_abs)
+        self.count += len(rows)
+        return self
+
+    def merge(self, other):
+        """Add what another one has seen.
+
+        Parameters
+        ----------
+        other : InputStatistics
+            Of the same K.
+
+        Returns
+        -------
+        InputStatistics
+            Itself.
+
+        Raises
+        ------
+        TypeError
+            other is something else.
+        ValueError
+            Its K is another.
+        """
+        if not isinstance(other, InputStatistics):
+            raise TypeError(f"other: got {type(other).__name__}, takes InputStatistics")
+        if other.k != self.k:
+            raise ValueError(f"other: has rows of {other.k} values, takes {self.k}")
+        self.count += other.count
+        self._products += other._products
+        self._sum += other._sum
+        self._sum_abs += other._sum_abs
+        np.maximum(self.max_abs, other.max_abs, out=self.max_abs)
+        return self
+
+    def to_state(self):
+        """Named arrays that hold everything, as `numpy.savez` takes them.
+
+        Returns
+        -------
+        dict of str to ndarray
+            "version" (1), "count", and the sums "products" [K, K], "sum", "sum_abs" and "max_abs" [K].
+        """
+        return {"version": np.array(1), "count": np.array(self.count), "products": self._products.copy(),
+                "sum": self._sum.copy(), "sum_abs": self._sum_abs.copy(), "max_abs": self.max_abs.copy()}
+
+    @classmethod
+    def from_state(cls, state):
+        """The inverse of `to_state`.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            As `to_state` gives it, or `numpy.load`.
+
+        Returns
+        -------
+        InputStatistics
+
+        Raises
+        ------
+        ValueError
+            The state is not complete or not consistent; the message names the entry.
+        """
+        shapes = {"version": 0, "count": 0, "products": 2, "sum": 1, "sum_abs": 1, "max_abs": 1}
+        for name, ndim in shapes.items():
+            if name not in state:
+                raise ValueError(f"state: lacks {name}")
+            if np.ndim(state[name]) != ndim or not np.isfinite(state[name]).all():
+                raise ValueError(f"state: {name} must have {ndim} dimensions and be finite")
+        if state["version"] != 1:
+            raise ValueError(f"state: version: got {state['version']}, takes 1")
+        made = cls(len(state["sum"]))
+        for name, shape in [("products", (made.k, made.k)), ("sum_abs", (made.k,)), ("max_abs", (made.k,))]:
+            if state[name].shape != shape:
+                raise ValueError(f"state: {name}: got shape {state[name].shape}, takes {shape}")
+        made.count = arguments.scalar(state["count"], "count", 0, 2**62)
+        made.max_abs = np.array(state["max_abs"], np.float32)
+        made._products, made._sum, made._sum_abs = (
+            np.array(state[name], np.float64) for name in ("products", "sum", "sum_abs"))
+        return made
+
+    def __reduce__(self):
+        return InputStatistics.from_state, (self.to_state(),)
+
+    def __repr__(self):
+        return f"<InputStatistics of {self.count} rows of {self.k} values>"
