@@ -1,6 +1,6 @@
 """Quantization kernels for CPUs, bit-exact on every processor. See the README for a tour."""
 
-from .affine import QParams, choose_qparams, dequantize, dynamic_quantize, fake_quantize, quantize
+from .affine import dequantize, dynamic_quantize, fake_quantize, quantize
 from .binary import binary_gemm
 from .codebook import Codebook
 from .dispatch import cpu_info
@@ -8,6 +8,7 @@ from .gemm import PackedB, int8_gemm, pack_b
 from .hadamard import hadamard
 from .layers import linear
 from .packing import pack, unpack
+from .qparams import QParams, choose_qparams
 from .quantizers import quantize_weight
 from .threads import get_num_threads, num_threads, set_num_threads
 from .weights import QuantizedWeight

@@ -4,6 +4,7 @@ Every message starts with the name of the argument and says what it got and what
 """
 
 import math
+import numbers
 
 import numpy as np
 
@@ -137,6 +138,15 @@ def scalar(x, name, low, high):
     if not low <= value <= high:
         raise ValueError(f"{name}: got {x!r}, takes {low} to {high}")
     return int(value)
+
+
+def positive(x, name, most):
+    """One number greater than 0 and at most `most`."""
+    if not isinstance(x, numbers.Real) or isinstance(x, bool):
+        raise TypeError(f"{name}: got {x!r}, takes one number")
+    if not 0 < x <= most:
+        raise ValueError(f"{name}: got {x}, takes more than 0 and at most {most}")
+    return float(x)
 
 
 def one_or_each(x, name, length, convert):

@@ -1,35 +1,14 @@
 """Affine (uniform) quantization: real = scale * (q - zero_point)."""
 
 import math
-from collections import namedtuple
 
 import numpy as np
 
 from . import _arguments as arguments
 from . import _core
 
-METHODS = ("minmax", "percentile", "mse", "entropy")
 
-
-class QParams(namedtuple("QParams", "scale zero_point dtype axis group_size")):
-    """Parameters of an affine quantization, as `choose_qparams` returns them.
-
-    Attributes
-    ----------
-    scale : float32 ndarray
-        Step between neighboring levels. Shape () per tensor, [C] per axis, x.shape[:-1] + (groups,) per group.
-    zero_point : int8 or uint8 ndarray
-        The level that means 0.0; the shape of `scale`.
-    dtype : str
-        Name of the quantized type.
-    axis, group_size : int or None
-        How the scales lie over the array.
-    """
-
-    __slots__ = ()
-
-
-class _Layout:
+class Layout:
     """Where the scales of an array lie: their shape, and the same for the C side."""
 
     __slots__ = ("scale_shape", "struct")
@@ -70,84 +49,6 @@ def _parameters(scale, zero_point, layout):
             arguments.integer_parameter(zero_point, "zero_point", layout.scale_shape))
 
 
-def _scheme(symmetric, full_range):
-    if full_range and not symmetric:
-        raise ValueError("full_range: only applies to symmetric quantization; asymmetric ranges are always full")
-    return {"symmetric": bool(symmetric), "full_range": bool(full_range)}
-
-
-def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=True, method="minmax",
-                   percentile=None, full_range=False):
-    """Scale and zero point that make the range of the values fit a quantized type.
-
-    Parameters
-    ----------
-    x : float32 array
-        Any shape and strides (copied once when not C-contiguous).
-    dtype : str, default "int8"
-        "int8", "uint8", "int4", "uint4", "int2" or "uint2".
-    axis : int, optional
-        The axis that has its own scales; None for one scale per tensor. ``axis=0`` of a 2-D input is per token.
-    group_size : int, optional
-        Blocks of so many values along the last axis have their own scales; the last block may be short.
-    symmetric : bool, default True
-        Zero point 0 (unsigned types: the middle level) and a range symmetric around it, int8 using [-127, 127].
-        Otherwise the range from the least to the greatest value, made to include 0 exactly.
-    method : {"minmax"}
-        How the range is chosen.
-    percentile : float, optional
-        Only for method "percentile".
-    full_range : bool, default False
-        Symmetric only: use the whole range, for int8 scale = max|x| / 127.5 instead of max|x| / 127.
-
-    Returns
-    -------
-    QParams
-        With `scale` (float32) and `zero_point` (int8 or uint8) of shape () per tensor, [C] per axis,
-        x.shape[:-1] + (ceil(K / group_size),) per group.
-
-    Raises
-    ------
-    TypeError
-        x is not float32, or dtype is unknown.
-    ValueError
-        x has NaN or infinities, or a parameter is out of range.
-
-    Notes
-    -----
-    In float32: symmetric ``scale = max|x| / 127`` (7, 1 for 4 and 2 bits); asymmetric
-    ``scale = (max - min) / (qmax - qmin)`` and ``zero_point = saturate(round_half_even(qmin - min / scale))``, as
-    ONNX DynamicQuantizeLinear. An all-zero channel gets scale 1.0; no scale is below 2**-126. The result is
-    bit-identical on every processor.
-
-    Examples
-    --------
-    The range [0, 6] in 8 bits, unsigned: steps of 0.0235, and 3.0 becomes 128, which means 3.01.
-
-    >>> import numpy as np, qkernels
-    >>> qp = qkernels.choose_qparams(np.array([0, 6], np.float32), "uint8", symmetric=False)
-    >>> print(f"{qp.scale:.4f} {qp.zero_point}")
-    0.0235 0
-    >>> q = qkernels.quantize(np.array([3.0], np.float32), qp.scale, qp.zero_point, dtype="uint8")
-    >>> print(q, qkernels.dequantize(q, qp.scale, qp.zero_point).round(2))
-    [128] [3.01]
-    """
-    qtype = arguments.qtype(dtype)
-    x = arguments.float_array(x, "x")
-    layout = _Layout(x.shape, axis, group_size)
-    if method not in METHODS:
-        raise ValueError(f"method: got {method!r}, takes one of {', '.join(METHODS)}")
-    if method != "minmax":
-        raise NotImplementedError(f"method: {method!r} is not implemented yet, takes 'minmax'")
-    if percentile is not None:
-        raise ValueError("percentile: only applies to method 'percentile'")
-    scale = np.empty(layout.scale_shape, np.float32)
-    zero_point = np.empty(layout.scale_shape, np.int32)
-    _core.choose_qparams(np.ascontiguousarray(x), layout.struct, qtype.range, _scheme(symmetric, full_range),
-                         scale, zero_point)
-    return QParams(scale[()], zero_point.astype(qtype.storage)[()], qtype.name, axis, group_size)
-
-
 def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None, out=None):
     """Quantize: ``saturate(round_half_even(x / scale) + zero_point)``.
 
@@ -184,7 +85,7 @@ def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None
     """
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
-    layout = _Layout(x.shape, axis, group_size)
+    layout = Layout(x.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
     output = _core.Output(out, x.shape, qtype.storage, "x", x)
     _core.quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
@@ -223,7 +124,7 @@ def dequantize(q, scale, zero_point=0, *, dtype=None, axis=None, group_size=None
         raise TypeError(f"dtype: {qtype.name} values are stored in {qtype.storage}, got q of {q.dtype}")
     if qtype.name != q.dtype.name and q.size and (q.min() < qtype.qmin or q.max() > qtype.qmax):
         raise ValueError(f"q: has values outside {qtype.name}'s range, {qtype.qmin} to {qtype.qmax}")
-    layout = _Layout(q.shape, axis, group_size)
+    layout = Layout(q.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
     output = _core.Output(out, q.shape, np.float32, "q", q)
     _core.dequantize(np.ascontiguousarray(q), layout.struct, qtype.range, scale, zero_point, output.buffer)
@@ -250,7 +151,7 @@ def fake_quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size
     """
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
-    layout = _Layout(x.shape, axis, group_size)
+    layout = Layout(x.shape, axis, group_size)
     scale, zero_point = _parameters(scale, zero_point, layout)
     output = _core.Output(None, x.shape, np.float32, "x")
     _core.fake_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
@@ -293,10 +194,10 @@ def dynamic_quantize(x, *, axis=None, dtype="uint8", symmetric=False):
     """
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
-    layout = _Layout(x.shape, axis, None)
+    layout = Layout(x.shape, axis, None)
     q = _core.empty(x.shape, qtype.storage, "x")
     scale = np.empty(layout.scale_shape, np.float32)
     zero_point = np.empty(layout.scale_shape, np.int32)
-    _core.dynamic_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, _scheme(symmetric, False), q,
-                           scale, zero_point)
+    _core.dynamic_quantize(np.ascontiguousarray(x), layout.struct, qtype.range,
+                           {"symmetric": bool(symmetric), "full_range": False}, q, scale, zero_point)
     return q, scale[()], zero_point.astype(qtype.storage)[()]
