@@ -1,0 +1,36 @@
+"""The progress bar of long calls."""
+
+
+def progress(items, total, desc, unit, size=lambda item: 1):
+    """The items, with a bar on a terminal once they have taken two seconds (and if tqdm is there).
+
+    Parameters
+    ----------
+    items : iterable
+    total : int
+        What their sizes add up to.
+    desc, unit : str
+        What is done, and what is counted.
+    size : callable, optional
+        How many units an item is; 1 by default.
+
+    Yields
+    ------
+    object
+        Each item.
+
+    Examples
+    --------
+    >>> from qkernels.progress import progress
+    >>> list(progress([3, 5], 2, "adding", "number"))
+    [3, 5]
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield from items
+        return
+    with tqdm(total=total, desc=desc, unit=unit, delay=2, leave=False, disable=None) as bar:
+        for item in items:
+            yield item
+            bar.update(size(item))
