@@ -1,11 +1,11 @@
-"""AdaRound: each weight is rounded down or up so that the outputs of the layer, not the weights, change least (M. Nagel,
-R. A. Amjad, M. van Baalen, C. Louizos, T. Blankevoort, "Up or down? Adaptive rounding for post-training quantization",
-2020, arXiv:2004.10568).
+"""AdaRound: each weight is rounded down or up so that the outputs of the layer, not the weights, change least
+(M. Nagel, R. A. Amjad, M. van Baalen, C. Louizos, T. Blankevoort, "Up or down? Adaptive rounding for post-training
+quantization", 2020, arXiv:2004.10568).
 
-Each row of the weight is a problem of its own, of binary numbers h: least e H e^T, where e = down + step * h is the error
-of the row and H the mean of x x^T. Three steps: round one column after another, the errors before fed back; relax h to
-rectified sigmoids and let a regularizer drive them to 0 and 1, as the paper does, which leaves that start where
-rounding in turn was short-sighted; descend to an optimum of every block of columns with the others as they are. """
+A row of the weight is a problem of its own in binary numbers h: least e H e^T, where e = down + step * h is the error
+of the row and H the mean of x x^T. Three steps: round one column after another, with the errors before fed back; relax h
+to rectified sigmoids that a regularizer drives to 0 and 1, as the paper does, from the middle between that and the
+weight; and descend to where no block of columns can be rounded better with the others as they are. """
 
 import numpy as np
 

@@ -3,10 +3,10 @@ weights with large errors do not decide (H. Badri, A. Shaji, "Half-Quadratic Qua
 models", 2023).
 
 With an auxiliary error e of each weight, which takes up what is better left unexplained, two steps take turns: e is the
-proximal point of |error|^p, and scale and zero point fit w - e by least squares. Unlike the published method, which fits
-a real zero point to the given scale of unscaled weights, each step uses what is stored: the zero point is an integer,
-for which the given scale alone would leave all as it is, so the scale is fitted, too; and errors are shrunk in units of
-it, so that the result does not depend on the size of the weights. """
+proximal point of |error|^p, and scale and zero point fit w - e by least squares. The published method fits a real zero
+point, the scale being given; rounded to an integer, as it is stored, it would stay where the range of the group has it.
+So the zero point is rounded in each step here, and the scale is fitted, too; and errors are shrunk in units of it, so
+that the result does not depend on the size of the weights. """
 
 import numpy as np
 
