@@ -3,8 +3,8 @@
 quantization", 2020, arXiv:2004.10568).
 
 A row of the weight is a problem of its own in binary numbers h: least e H e^T, where e = down + step * h is the error
-of the row and H the mean of x x^T. Three steps: round one column after another, with the errors before fed back; relax h
-to rectified sigmoids that a regularizer drives to 0 and 1, as the paper does, from the middle between that and the
+of the row and H the mean of x x^T. Three steps: round one column after another, with the errors before fed back; relax
+h to rectified sigmoids that a regularizer drives to 0 and 1, as the paper does, from the middle between that and the
 weight; and descend to where no block of columns can be rounded better with the others as they are. """
 
 import numpy as np

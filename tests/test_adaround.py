@@ -1,0 +1,135 @@
+"""AdaRound: the best of all roundings where they can be tried, and otherwise one that no block of columns can better."""
+
+import itertools
+
+import cases
+import numpy as np
+import pytest
+from cases import assert_same
+
+from qkernels import QuantizedWeight, adaround
+from qkernels.grids import Grid, quantize_integers
+from qkernels.ref import adaround as oracle
+
+pytestmark = [pytest.mark.any_isa, pytest.mark.filterwarnings("error")]
+
+
+def grid(bits, symmetric=False):
+    return Grid(f"uint{bits}", symmetric, False, "float16")
+
+
+def second_moments(k, rows=None):
+    """Of correlated inputs with a mean, some columns much larger than others; of less rank than k with few rows."""
+    x = cases.floats(k, (rows or 4 * k, k)) + np.float32(0.5)
+    x[:, 1:] += x[:, :-1]
+    x = x.astype(np.float64) * np.where(np.arange(k) % 7 == 3, 20, 1)
+    return x.T @ x / len(x)
+
+
+def by_weight(x, k, group_size):
+    return np.repeat(x, group_size or max(k, 1), axis=1)[:, :k]
+
+
+def losses(w, quantized, hessian, group_size):
+    codes, scales, zero_points = quantized
+    scales, zero_points = (by_weight(x.astype(np.float64), w.shape[1], group_size) for x in (scales, zero_points))
+    error = scales * (codes - zero_points) - w
+    return np.einsum("nk,nk->n", error @ hessian, error)
+
+
+@pytest.mark.parametrize("ranges", ["minmax", "mse"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("k", [1, 5, 9, 12])
+def test_brute_force(k, bits, symmetric, ranges):
+    """Ranges of "mse" leave weights out, which can be rounded one way only."""
+    w = cases.floats(k, (6, k))
+    w[1] = 0
+    for group_size, hessian in [(None, second_moments(k)), (32, second_moments(k, rows=3)), (None, np.zeros((k, k)))]:
+        got = adaround.quantize_adaround(w, grid(bits, symmetric), group_size, ranges, hessian)
+        _, scales, zero_points = quantize_integers(w, grid(bits, symmetric), group_size, ranges)
+        assert_same(got[1], scales)
+        assert_same(got[2], zero_points)
+        _, want = oracle.best_rounding(w, *(by_weight(x, k, group_size) for x in got[1:]), 2**bits - 1, hessian)
+        np.testing.assert_allclose(losses(w, got, hessian, group_size), want, rtol=1e-9, atol=1e-12)
+
+
+def test_brute_force_of_16_columns():
+    w, hessian = cases.floats(5, (1, 16)), second_moments(16)
+    got = adaround.quantize_adaround(w, grid(4), None, "minmax", hessian)
+    codes, _ = oracle.best_rounding(w, *(by_weight(x, 16, None) for x in got[1:]), 15, hessian)
+    assert_same(got[0], codes)
+    assert (codes != quantize_integers(w, grid(4), None, "minmax")[0]).any()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("group_size", [None, 32, 64])
+def test_better_than_nearest(bits, group_size):
+    k = 100
+    w, hessian = cases.floats(bits, (24, k)), second_moments(k)
+    nearest = losses(w, quantize_integers(w, grid(bits), group_size, "minmax"), hessian, group_size)
+    loss = losses(w, adaround.quantize_adaround(w, grid(bits), group_size, "minmax", hessian), hessian, group_size)
+    assert (loss <= nearest * (1 + 1e-9)).all()
+    assert loss.sum() < 0.5 * nearest.sum()
+
+
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_no_block_can_be_rounded_better(group_size):
+    """Blocks of 8 columns from the start of each group; of each one all roundings are tried."""
+    k, bits = 43, 4
+    w, hessian = cases.floats(1, (3, k)), second_moments(k)
+    codes, scales, zero_points = adaround.quantize_adaround(w, grid(bits), group_size, "mse", hessian)
+    scale, zero = (by_weight(x.astype(np.float32), k, group_size) for x in (scales, zero_points))
+    lower = (np.floor(w / scale) + zero).clip(0, 15)
+    upper = (np.floor(w / scale) + zero + 1).clip(0, 15)
+    assert ((codes == lower) | (codes == upper)).all()
+    least = losses(w, (codes, scales, zero_points), hessian, group_size)
+    starts = sorted({*range(0, k, 8)} if group_size is None else {*range(0, 32, 8), 32, 40})
+    for start, stop in itertools.pairwise([*starts, k]):
+        for up in itertools.product((False, True), repeat=stop - start):
+            other = codes.copy()
+            other[:, start:stop] = np.where(up, upper[:, start:stop], lower[:, start:stop])
+            assert (losses(w, (other, scales, zero_points), hessian, group_size) >= least * (1 - 1e-8)).all()
+
+
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_uncorrelated_inputs_round_to_nearest(group_size):
+    w = cases.floats(2, (9, 70))
+    w[:, ::3] = np.float32(0.25)  # halfway between levels here and there
+    hessian = np.diag(cases.scales(3, (70,)).astype(np.float64) * (np.arange(70) % 5 > 0))  # and columns without inputs
+    for got, want in zip(adaround.quantize_adaround(w, grid(4), group_size, "minmax", hessian),
+                         quantize_integers(w, grid(4), group_size, "minmax")):
+        assert_same(got, want)
+
+
+def test_scaled_inputs_and_weights_round_alike():
+    w, hessian = cases.floats(4, (6, 64)), second_moments(64)
+    want = adaround.quantize_adaround(w, Grid("uint4", False, False, "float32"), 32, "minmax", hessian)[0]
+    scaled = adaround.quantize_adaround(w * np.float32(2**-9), Grid("uint4", False, False, "float32"), 32, "minmax",
+                                        hessian * 2.0**30)[0]
+    assert_same(scaled, want)
+
+
+def test_resumed_slabs(monkeypatch):
+    monkeypatch.setattr(adaround, "SLAB", 3 * 64)
+    w, hessian = cases.floats(5, (8, 64)), second_moments(64)
+    whole = adaround.quantize_adaround(w, grid(4), 32, "minmax", hessian)
+    slabs = adaround.quantize_slabs(w, grid(4), 32, "minmax", hessian)
+    kept = [next(slabs), next(slabs)]
+    kept += adaround.quantize_slabs(w, grid(4), 32, "minmax", hessian, start=sum(len(slab[0]) for slab in kept))
+    assert [len(slab[0]) for slab in kept] == [3, 3, 2]
+    for parts, want in zip(zip(*kept), whole):
+        assert_same(np.concatenate(parts), want)
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (3, 0), (0, 0)])
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_empty(shape, group_size):
+    quantized = adaround.quantize_adaround(np.zeros(shape, np.float32), grid(4), group_size, "mse", np.eye(shape[1]))
+    assert quantized[0].shape == shape and quantized[1].shape == quantized[2].shape
+    assert QuantizedWeight("int4", *quantized, group_size).shape == shape
+
+
+def test_bad_hessian():
+    w = cases.floats(6, (2, 32))
+    cases.raises(ValueError, "hessian", adaround.quantize_adaround, w, grid(4), None, "minmax", -np.eye(32))
