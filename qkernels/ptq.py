@@ -63,9 +63,10 @@ def smooth(weights, statistics, alpha=0.5):
     for w in weights:
         _check_statistics(statistics, w, "weights")
     alpha = _unit(alpha, "alpha")
-    largest = np.max([_ranges(w, 0) for w in weights], axis=0)
-    is_used = (largest > 0) & (statistics.max_abs > 0)
-    of_inputs, of_weights = (np.where(is_used, x, 1.0) for x in (statistics.max_abs, largest))
+    of_inputs = statistics.max_abs.astype(np.float64)
+    of_weights = np.max([_ranges(w, 0) for w in weights], axis=0).astype(np.float64)
+    is_used = (of_inputs > 0) & (of_weights > 0)
+    of_inputs, of_weights = (np.where(is_used, x, 1) for x in (of_inputs, of_weights))
     scales = of_inputs**alpha / of_weights ** (1 - alpha)
     scales = scales.clip(np.finfo(np.float32).tiny, np.finfo(np.float32).max).astype(np.float32)
     return scales, [w * scales for w in weights]
