@@ -10,11 +10,10 @@ weight; and descend to where no block of columns can be rounded better with the 
 import numpy as np
 
 from . import _arguments as arguments
-from .grids import quantize_integers
 from .progress import progress
+from .rounding import round_to_nearest, upper_factor
 
 SLAB = 2**18  # weights that are rounded before the next ones are begun
-DAMPING = 0.01  # of the mean diagonal, added to that for the factorization alone
 ITERATIONS, RATE, REGULARIZATION, SHARPNESS = 200, 0.05, 10.0, (20, 2)  # of the relaxation; sharpness: from, to
 BLOCK, WHOLE = 8, 16  # columns of which all roundings are tried at once; all columns, if they are at most so many
 SEARCHED = 2**20  # costs that are held at a time
@@ -22,34 +21,34 @@ FORBIDDEN = 1e300  # the cost of rounding up what saturates
 NOISE = 1e-11  # of its terms: a cost that falls by less does not fall
 
 
-def quantize_adaround(w, grid, group_size, ranges, hessian):
-    """Codes [N, K], scales and zero points [N, G] of a weight, with a progress bar on a terminal if it takes long.
+def round_adaptively(groups, grid, fitted, hessian):
+    """Codes [N, K] of a weight, with a progress bar on a terminal if it takes long.
 
-    ranges: "minmax" or "mse", how the scales are chosen; hessian: float64 [K, K], the mean of x x^T. For no row is
-    e H e^T greater than with rounding to nearest, and for K <= 16 it is the least of all roundings down or up. The
-    result depends on the last bits of NumPy's linear algebra.
+    hessian: float64 [K, K], the mean of x x^T. For no row is e H e^T greater than with rounding to nearest, and for
+    K <= 16 it is the least of all roundings down or up. The result depends on the last bits of NumPy's linear algebra.
     """
-    slabs = progress(quantize_slabs(w, grid, group_size, ranges, hessian), len(w), "adaround")
-    return tuple(np.concatenate(parts) for parts in zip(*slabs))
+    slabs = rounded_slabs(groups, grid, fitted, hessian)
+    return np.concatenate([*progress(slabs, groups.shape[0], "adaround", "row", len)])
 
 
-def quantize_slabs(w, grid, group_size, ranges, hessian, start=0):
-    """The parts of what `quantize_adaround` returns, some rows each, from row `start` on.
+def rounded_slabs(groups, grid, fitted, hessian, start=0):
+    """The parts of what `round_adaptively` returns, some rows each, from row `start` on.
 
     Rows do not depend on each other, so what was yielded before an interruption stays good: go on with the first row
     that is missing.
     """
-    feedback = _feedback(hessian)
+    w, nearest = groups.by_value(groups.rows), round_to_nearest(groups, grid, fitted)
+    scales, zero_points = map(groups.by_group, fitted)
+    upper = upper_factor(hessian)
+    feedback = np.triu(upper / np.diag(upper), 1)
     step = max(SLAB // max(w.shape[1], 1), 1)
     for at in range(start, max(len(w), start + 1), step):  # no rows are a slab, too
-        rows = w[at : at + step]
-        codes, scales, zero_points = quantize_integers(rows, grid, group_size, ranges)
-        yield _rounded(rows, codes, scales, zero_points, grid, group_size, hessian, feedback), scales, zero_points
+        part = slice(at, at + step)
+        yield _rounded(w[part], nearest[part], scales[part], zero_points[part], grid, groups.size, hessian, feedback)
 
 
-def _rounded(w, codes, scales, zero_points, grid, group_size, hessian, feedback):
+def _rounded(w, codes, scales, zero_points, grid, size, hessian, feedback):
     """Codes of some rows, from those of the nearest levels."""
-    size = group_size or max(w.shape[1], 1)
     scale, zero = (np.repeat(x, size, axis=1)[:, : w.shape[1]] for x in (scales.astype(np.float32), zero_points))
     top = arguments.qtype(grid.qtype).qmax
     lower = np.floor(w / scale) + zero
@@ -69,20 +68,9 @@ def _losses(errors, hessian):
     return np.einsum("nk,nk->n", errors @ hessian, errors)
 
 
-def _feedback(hessian):
-    """U, strictly upper triangular, of H = (1 + U) D (1 + U)^T, D diagonal: the errors of a row cost
-    sum over columns j of D_jj (e_j + sum of U_ij e_i over i < j)^2."""
-    damping = DAMPING * np.diag(hessian).mean() if hessian.size else 0
-    damped = hessian + (damping or 1) * np.eye(len(hessian))
-    try:
-        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-    except np.linalg.LinAlgError:
-        raise ValueError("hessian: must be positive semidefinite") from None
-    return np.triu(upper / np.diag(upper), 1)
-
-
 def _in_turn(down, step, feedback):
-    """Which weights are rounded up if one column after another takes what is best for its term of the cost."""
+    """Which weights are rounded up if one column after another takes what is best for its term of the cost, which is
+    sum over columns j of D_jj (e_j + sum of U_ij e_i over i < j)^2 with H = (1 + U) D (1 + U)^T, U being the feedback."""
     errors = np.empty(down.shape[::-1])
     up = np.empty(errors.shape, bool)
     for j in range(len(errors)):
@@ -135,7 +123,7 @@ def _descended(down, step, up, hessian, group_size):
     k = down.shape[1]
     width = k if k <= WHOLE else BLOCK
     blocks = [slice(at, min(at + width, group + group_size, k))
-              for group in range(0, k, group_size) for at in range(group, min(group + group_size, k), width)]
+              for group in range(0, k, group_size or 1) for at in range(group, min(group + group_size, k), width)]
     roundings = {n: _all_roundings(n) for n in {block.stop - block.start for block in blocks}}
     up, active = up.copy(), np.arange(len(up))
     while active.size:

@@ -20,8 +20,8 @@ class WeightFormat(NamedTuple):
         Level of a code: code - zero point; entry of a table; -1 or 1; code - 2; that of a window of a stream of bits.
     coding : int
         The number of the packed form, as the C side counts them; with a trellis that of its fast code.
-    methods : tuple of str
-        That quantize_weight takes, the default first.
+    ranges : tuple of str
+        How scales may be chosen, the default first.
     levels : int8 ndarray or None
         The published table of a table format.
     """
@@ -30,7 +30,7 @@ class WeightFormat(NamedTuple):
     bits: int
     family: str
     coding: int
-    methods: tuple
+    ranges: tuple
     levels: np.ndarray | None = None
 
     @property

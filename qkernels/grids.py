@@ -4,12 +4,12 @@ import numpy as np
 
 from . import ranges
 from .affine import quantize
-from .groups import Groups, stored
+from .groups import stored
 from .qparams import Scheme
 
 
 class Grid(Scheme):
-    """How scales and zero points follow from the ranges of groups, and are stored."""
+    """The level set of an integer format: what is fitted is scales and zero points, as they are stored."""
 
     __slots__ = ("scale_dtype",)
 
@@ -26,18 +26,17 @@ class Grid(Scheme):
             return scales, zero_points
         return scales, quantize(-low, scales, dtype=self.qtype, axis=0)
 
-    def cover(self, rows):
-        """The whole range of each row."""
-        return self.spread(*ranges.limits(rows))
+    def fit(self, groups, method):
+        """Scales and zero points of rows: of their whole ranges, or of the parts with the least squared error."""
+        low, high = ranges.limits(groups.rows)
+        if method == "mse":
+            low, high = ranges.least_squares(groups.rows, low, high, self)
+        return self.spread(low, high)
 
-    def search(self, groups):
-        """The part of each row's range with the least squared error."""
-        return self.spread(*ranges.least_squares(groups.rows, *ranges.limits(groups.rows), self))
+    def codes(self, rows, scales, zero_points):
+        """Of the nearest levels."""
+        return quantize(rows, scales, zero_points, dtype=self.qtype, axis=0)
 
-
-def quantize_integers(w, grid, group_size, method):
-    """Codes [N, K], scales and zero points [N, G] of a weight."""
-    groups = Groups(w, group_size)
-    scales, zero_points = grid.cover(groups.rows) if method == "minmax" else grid.search(groups)
-    codes = quantize(groups.rows, scales, zero_points, dtype=grid.qtype, axis=0)
-    return groups.codes(codes), groups.by_group(scales), groups.by_group(zero_points)
+    def integers(self, codes, _, zero_points):
+        """The levels of codes."""
+        return codes.astype(np.int16) - zero_points.reshape(-1, *[1] * (codes.ndim - 1))

@@ -26,32 +26,35 @@ class Groups:
 
     Attributes
     ----------
+    size : int
+        Values in a row.
     rows : float32 ndarray
         [N * G, size].
     weights : float64 ndarray or None
         The importance of each value, 0 where a row is filled up; None: all count alike.
     """
 
-    __slots__ = ("rows", "weights", "shape", "count")
+    __slots__ = ("rows", "weights", "shape", "count", "size")
 
     def __init__(self, w, group_size, importance=None):
         """importance: [N, K] or None."""
         self.shape, self.count = w.shape, group_count(w.shape[1], group_size)
-        size = w.shape[1] if self.count <= 1 else group_size
-        self.rows = self._by_row(w, size)
-        if importance is None and self.count * size != w.shape[1]:
+        self.size = w.shape[1] if self.count <= 1 else group_size
+        self.rows = self.by_row(w)
+        if importance is None and self.count * self.size != w.shape[1]:
             importance = np.broadcast_to(np.float64(1), w.shape)
-        self.weights = None if importance is None else self._by_row(importance, size)
+        self.weights = None if importance is None else self.by_row(importance)
 
-    def _by_row(self, x, size):
+    def by_row(self, x):
+        """[N * G, size] of the entries of x [N, K]."""
         n, k = self.shape
-        if self.count * size != k:
-            x = np.pad(x, ((0, 0), (0, self.count * size - k)))
-        return np.ascontiguousarray(x).reshape(n * self.count, size)
+        if self.count * self.size != k:
+            x = np.pad(x, ((0, 0), (0, self.count * self.size - k)))
+        return np.ascontiguousarray(x).reshape(n * self.count, self.size)
 
     def pieces(self):
         """Slices of the rows, of about `SEARCH_SIZE` values each."""
-        step = max(SEARCH_SIZE // max(self.rows.shape[1], 1), 1)
+        step = max(SEARCH_SIZE // max(self.size, 1), 1)
         return [slice(start, start + step) for start in range(0, len(self.rows), step)]
 
     def every(self, step):
@@ -67,11 +70,11 @@ class Groups:
     def lengths(self):
         """How many values of each row are the weight's."""
         n, k = self.shape
-        return np.tile(np.diff(np.minimum(np.arange(self.count + 1) * self.rows.shape[1], k)), n)
+        return np.tile(np.diff(np.minimum(np.arange(self.count + 1) * self.size, k)), n)
 
-    def codes(self, codes):
-        """[N, K] of the codes of the rows."""
-        return codes.reshape(self.shape[0], self.count * self.rows.shape[1])[:, : self.shape[1]]
+    def by_value(self, x):
+        """[N, K] of the entries of x, which has the shape of the rows."""
+        return x.reshape(self.shape[0], self.count * self.size)[:, : self.shape[1]]
 
     def by_group(self, x):
         """[N, G] of a value for each row."""

@@ -11,34 +11,32 @@ that the result does not depend on the size of the weights. """
 import numpy as np
 
 from . import _arguments as arguments
-from .affine import quantize
-from .groups import Groups, row_sums, stored
+from . import ranges
+from .groups import row_sums, stored
 
 POWER, BETA, KAPPA, ITERATIONS = 0.7, 10.0, 1.01, 20  # as published
 
 
-def quantize_hqq(w, grid, group_size):
-    """Codes [N, K], scales and zero points [N, G] of a weight; the grid has zero points.
+def fit(groups, grid):
+    """Scales and zero points of the rows of groups, as `Grid.fit` chooses them; the grid has zero points.
 
     In no group is the sum of |error| greater than with the range of the group. It depends on the last bits of NumPy's
     powers, and so on the processor.
     """
-    groups = Groups(w, group_size)
     scales, zero_points = np.empty(len(groups.rows), grid.scale_dtype), np.empty(len(groups.rows), np.uint8)
     for part in groups.pieces():
         weights = None if groups.weights is None else groups.weights[part]
         scales[part], zero_points[part] = _optimized(groups.rows[part], weights, groups.lengths()[part], grid)
-    codes = quantize(groups.rows, scales, zero_points, dtype=grid.qtype, axis=0)
-    return groups.codes(codes), groups.by_group(scales), groups.by_group(zero_points)
+    return scales, zero_points
 
 
 def _optimized(rows, weights, lengths, grid):
     """The scales and zero points of least mean |error| that the iteration comes by; it starts with the whole range."""
     top, beta = arguments.qtype(grid.qtype).qmax, BETA
-    scales, zero_points = best = grid.cover(rows)
+    scales, zero_points = best = grid.spread(*ranges.limits(rows))
     least = np.full(len(rows), np.inf)
     for _ in range(ITERATIONS):
-        codes = quantize(rows, scales, zero_points, dtype=grid.qtype, axis=0)
+        codes = grid.codes(rows, scales, zero_points)
         scale = scales.astype(np.float64)[:, None]
         error = rows / scale - (codes - zero_points.astype(np.float64)[:, None])
         loss = row_sums(np.abs(error) * scale, weights)

@@ -55,7 +55,8 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     The result is bit-identical on every processor and with any number of threads. K is cut into blocks of B values,
     each within a group: B is the largest multiple of 32 up to 256 that divides group_size; without groups, or with one
     that takes in all of K, ``ceil(ceil(K / n) / 32) * 32`` with ``n = ceil(K / 256)``. If the weight was rotated
-    (`QuantizedWeight.seed`), x is, too, by `hadamard`. Then it becomes int8 values a:
+    (`QuantizedWeight.seed`), x is, too, by `hadamard`; if it has `QuantizedWeight.input_scales`, x is multiplied by
+    them. Then it becomes int8 values a:
 
     * "int8", "row": ``a, s = dynamic_quantize(x, axis=0, dtype="int8", symmetric=True)`` of the rows.
     * "int8", "group": the same for each block, with ``choose_qparams(x, group_size=B)``.
@@ -103,6 +104,8 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     output = _core.Output(out, (*x.shape[:-1], n), np.float32, "x", given, x, bias)
     if bias is not None:
         bias = arguments.linear_bias(bias, n)
+    if qw.input_scales is not None:
+        x = x * qw.input_scales
     if qw.seed is not None:
         x = hadamard(x, seed=qw.seed)
     m = math.prod(x.shape[:-1])

@@ -1,22 +1,30 @@
-"""quantize_weight: the options of every format, and the way to its quantizer."""
+"""quantize_weight: the options of every format and method, and the way to its quantizer."""
 
 import numpy as np
 
 from . import _arguments as arguments
-from . import formats, trellis
+from . import awq, formats, hqq, trellis
+from .adaround import round_adaptively
 from .codebook import checked_weights
-from .grids import Grid, quantize_integers
-from .groups import checked_group_size
+from .grids import Grid
+from .groups import Groups, checked_group_size
 from .hadamard import hadamard
-from .signs import quantize_binary, quantize_ternary
-from .tables import quantize_table, train
+from .rounding import dequantized, round_to_nearest, round_with_feedback
+from .signs import Signs, Ternary
+from .statistics import InputStatistics
+from .tables import Table, train
 from .weights import SCALE_DTYPES, QuantizedWeight, checked_window
 
-INTEGERS, TRELLISES = formats.of_family("integer"), formats.of_family("trellis")
+INTEGERS = formats.of_family("integer")
+OF_VALUES = formats.of_family("integer", "table", "binary", "ternary")  # each value has a code of its own
+TAKERS = {"rtn": [*formats.FORMATS], "gptq": OF_VALUES, "awq": OF_VALUES, "hqq": INTEGERS, "adaround": INTEGERS,
+          "ldlq": [*formats.FORMATS]}
+CALIBRATED = ("gptq", "awq", "adaround", "ldlq")
 
 
-def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method=None, scale_dtype="float16",
-                    full_range=False, codebook=None, importance=None, window=None, hessian=None, rotate=False, seed=0):
+def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="rtn", calibration=None, ranges=None,
+                    scale_dtype="float16", full_range=False, codebook=None, importance=None, window=None, rotate=False,
+                    seed=0):
     """Quantize the weight of a linear layer: ``W = scale * level``, levels being small integers.
 
     Parameters
@@ -38,11 +46,27 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     symmetric : bool, default True
         Levels symmetric around 0.0, see `choose_qparams`; otherwise groups have zero points, too, which only integers
         can.
-    method : {"minmax", "mse", "absmean"}, optional
-        How scales are chosen. "minmax", the default of integers and "nf4": the levels of a group cover its range.
-        "mse", the default of the others: what gives the least squared error of the weights, of integers and tables
-        among the whole range and 97.5, 95, ... 20 % of it, of "binary" and "ternary" among all. "absmean", of
-        "ternary": mean absolute value, as BitNet b1.58 has it [6]_.
+    method : str, default "rtn"
+        How codes are found.
+
+        * "rtn": each value is rounded to the nearest level; the words of a trellis have the least squared error.
+          "minmax", "mse" and "absmean" stand for this with those `ranges`.
+        * "gptq": value after value, each with the errors before it fed back, so that those of the outputs become small
+          [9]_. All formats but trellises.
+        * "ldlq": the same by its other name, under which trellises, too, take it, word after word [10]_.
+        * "awq": inputs are divided and columns multiplied by powers of the inputs' size, see
+          `QuantizedWeight.input_scales`; of 20 exponents the one with the least error of the outputs [11]_. All formats
+          but trellises; not with `rotate`.
+        * "hqq": scales and zero points with a small sum of ``|error|^0.7`` [12]_. Asymmetric integers.
+        * "adaround": each value is rounded down or up so that the error of the outputs becomes small [13]_. Integers.
+    calibration : InputStatistics, optional
+        Needed for "gptq", "ldlq", "awq" and "adaround", and only there: what the inputs of the layer are like, see
+        `qkernels.calibration`.
+    ranges : {"minmax", "mse", "absmean"}, optional
+        How scales are chosen. "minmax": the levels of a group cover its range. "mse": what gives the least squared
+        error of the weights, of integers and tables among the whole range and 97.5, 95, ... 20 % of it, of "binary" and
+        "ternary" among all. "absmean", of "ternary": mean absolute value, as BitNet b1.58 has it [6]_. The default is
+        "mse", but for "rtn" of integers and "nf4" it is "minmax".
     scale_dtype : {"float16", "float32"}
         How scales are stored.
     full_range : bool, default False
@@ -54,9 +78,6 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     window : int, optional
         Of a trellis: 12 to 16, the bits on which a level depends, which is then computed from them; more are better and
         take longer to find. None: 6 bits and a table, which is the fast code.
-    hessian : float array, optional
-        Of a trellis: [K, K], the mean of x x^T over inputs x of the layer. Errors are then fed back along K, so that
-        those of the outputs become small.
     rotate : bool, default False
         Multiply the rows of the weight by random signs and a Hadamard transform first, and those of x in `linear`; see
         `hadamard`. Rows with outliers become close to normally distributed, on which all formats but integers are best.
@@ -72,8 +93,8 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     TypeError
         w is not float32, or an array among the options has a dtype that it does not take.
     ValueError
-        w is not 2-D or not finite, a scale overflows float16, a parameter is not one of those named, or an option does
-        not apply to the format.
+        w is not 2-D or not finite, a scale overflows float16, a parameter is not one of those named, or an option or
+        the method does not apply to the format.
 
     Notes
     -----
@@ -82,7 +103,11 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     rounds to 0 become 2**-24, its least positive number. "mse" searches ranges (of [8]_, on a grid) for each group by
     itself, and keeps the largest of equal error; with a table, also the scale of least squares for the codes so found.
     Values become the nearest level of ``w / scale``, of two equally near ones the even one of integers and "ternary",
-    else the lower. The result is the same on every processor, errors being summed in float64 in a fixed order.
+    else the lower. The result of "rtn" is the same on every processor, errors being summed in float64 in a fixed order.
+    The other methods depend on the last bits of NumPy's linear algebra.
+
+    "gptq" and "ldlq" add 0.01 of the mean of its diagonal to the Hessian's, and take the columns of the largest inputs
+    first; scales are those of the weight as it is given. With uncorrelated inputs they round to nearest.
 
     References
     ----------
@@ -99,6 +124,15 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
        arXiv:2406.11235.
     .. [8] Y. Choukroun, E. Kravchik, F. Yang, P. Kisilev, "Low-bit quantization of neural networks for efficient
        inference", 2019, arXiv:1902.06822.
+    .. [9] E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate post-training quantization for generative
+       pre-trained transformers", 2022, arXiv:2210.17323.
+    .. [10] J. Chee, Y. Cai, V. Kuleshov, C. De Sa, "QuIP: 2-bit quantization of large language models with
+       guarantees", 2023, arXiv:2307.13304; in blocks: A. Tseng et al., "QuIP#", 2024, arXiv:2402.04396.
+    .. [11] J. Lin et al., "AWQ: Activation-aware weight quantization for LLM compression and acceleration", 2023,
+       arXiv:2306.00978.
+    .. [12] H. Badri, A. Shaji, "Half-Quadratic Quantization of large machine learning models", 2023.
+    .. [13] M. Nagel, R. A. Amjad, M. van Baalen, C. Louizos, T. Blankevoort, "Up or down? Adaptive rounding for
+       post-training quantization", 2020, arXiv:2004.10568.
 
     Examples
     --------
@@ -116,7 +150,8 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
         raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
     record = formats.find(format)
     group_size = checked_group_size(group_size)
-    method = _checked_method(method, record)
+    method, ranges = _checked_method(method, ranges, record)
+    _check_calibration(calibration, method, w.shape[1])
     if scale_dtype not in SCALE_DTYPES:
         raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
     if full_range and not symmetric:
@@ -124,65 +159,95 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     for name, is_used, takers in [
         ("symmetric", not symmetric, INTEGERS), ("full_range", full_range, INTEGERS),
         ("codebook", codebook is not None, ["codebook4"]), ("importance", importance is not None, ["codebook4"]),
-        ("hessian", hessian is not None, TRELLISES),
     ]:  # fmt: skip
         if is_used and record.name not in takers:
             raise ValueError(f"{name}: only applies to {', '.join(takers)}, not to {record.name!r}")
+    if method == "hqq" and symmetric:
+        raise ValueError("method: 'hqq' chooses zero points, so it takes symmetric=False")
     if codebook not in (None, "tensor", "row"):
         raise ValueError(f"codebook: got {codebook!r}, takes 'tensor' or 'row'")
     if importance is not None:
         importance = checked_weights(importance, "importance", w.shape)
     window = checked_window(window, record)
-    if hessian is not None:
-        hessian = _checked_hessian(hessian, w.shape[1])
-    if rotate and importance is not None:
-        raise ValueError("importance: cannot be combined with rotate, which mixes the values along K")
+    for name, is_used in [("importance", importance is not None), ("method: 'awq'", method == "awq")]:
+        if rotate and is_used:
+            raise ValueError(f"{name}: cannot be combined with rotate, which mixes the values along K")
     seed = arguments.scalar(seed, "seed", 0, 2**64 - 1)
     if seed and not rotate:
         raise ValueError("seed: only applies to rotate=True")
     if not np.isfinite(w).all():
         raise ValueError("w: contains NaN or infinity")
+
+    hessian = None if calibration is None else calibration.hessian
+    rest = {"seed": seed if rotate else None}
     if rotate:
         w, hessian = _rotated(w, hessian, seed)
-
-    zero_points, rest = None, {"seed": seed if rotate else None}
-    if record.family == "integer":
-        grid = Grid(record.qtype, symmetric, full_range, scale_dtype)
-        codes, scales, zero_points = quantize_integers(w, grid, group_size, method)
-        zero_points = None if symmetric else zero_points
-    elif record.family == "table":
-        levels = record.levels
-        if levels is None:
-            start = formats.find("nf4").levels
-            levels = rest["levels"] = train(w, start, group_size, method, scale_dtype, codebook == "row", importance)
-        codes, scales = quantize_table(w, levels, group_size, method, scale_dtype, importance)
-    elif record.family == "binary":
-        codes, scales = quantize_binary(w, group_size, scale_dtype)
-    elif record.family == "ternary":
-        codes, scales = quantize_ternary(w, group_size, method, scale_dtype)
-    else:
+    if record.family == "trellis":
         codes, scales = trellis.encode(w, record.bits, window or trellis.FAST_WINDOW, group_size, scale_dtype, hessian)
-        rest |= {"k": w.shape[1], "window": window}
+        return QuantizedWeight(record.name, codes, scales, None, group_size, k=w.shape[1], window=window, **rest)
+
+    def level_set(w):
+        if record.family == "integer":
+            return Grid(record.qtype, symmetric, full_range, scale_dtype)
+        if record.family == "table":
+            levels = record.levels
+            if levels is None:
+                start = formats.find("nf4").levels
+                levels = train(w, start, group_size, ranges, scale_dtype, codebook == "row", importance)
+            return Table(levels, scale_dtype)
+        return {"binary": Signs, "ternary": Ternary}[record.family](scale_dtype)
+
+    def nearest(w):
+        groups, levels = Groups(w, group_size, importance), level_set(w)
+        fitted = levels.fit(groups, ranges)
+        return dequantized(groups, levels, fitted, round_to_nearest(groups, levels, fitted))
+
+    if method == "awq":
+        rest["input_scales"] = awq.search(w, calibration, nearest)
+        w = w / rest["input_scales"]
+    groups, levels = Groups(w, group_size, importance), level_set(w)
+    fitted = hqq.fit(groups, levels) if method == "hqq" else levels.fit(groups, ranges)
+    if method in ("gptq", "ldlq"):
+        codes = round_with_feedback(groups, levels, fitted, hessian)
+    elif method == "adaround":
+        codes = round_adaptively(groups, levels, fitted, hessian)
+    else:
+        codes = round_to_nearest(groups, levels, fitted)
+    scales, *others = map(groups.by_group, fitted)
+    if record.name == "codebook4":
+        rest["levels"] = levels.levels
+    zero_points = None if symmetric else others[0]
     return QuantizedWeight(record.name, codes, scales, zero_points, group_size, **rest)
 
 
-def _checked_method(method, record):
-    if method is None:
-        return record.methods[0]
-    if method not in record.methods:
-        raise ValueError(f"method: got {method!r}, takes one of {', '.join(record.methods)} with {record.name!r}")
-    return method
+def _checked_method(method, ranges, record):
+    """The method, and how scales are chosen."""
+    if ranges is not None and ranges not in record.ranges:
+        raise ValueError(f"ranges: got {ranges!r}, takes one of {', '.join(record.ranges)} with {record.name!r}")
+    if method in record.ranges:
+        if ranges is not None:
+            raise ValueError(f"ranges: not with method={method!r}, which stands for 'rtn' with these ranges")
+        return "rtn", method
+    if method not in TAKERS:
+        names = ", ".join([*TAKERS, *record.ranges])
+        raise ValueError(f"method: got {method!r}, takes one of {names} with {record.name!r}")
+    if record.name not in TAKERS[method]:
+        raise ValueError(f"method: {method!r} only applies to {', '.join(TAKERS[method])}, not to {record.name!r}")
+    if method == "hqq" and ranges is not None:
+        raise ValueError("ranges: not with method='hqq', which finds scales of its own")
+    return method, ranges or (record.ranges[0] if method == "rtn" else "mse")
 
 
-def _checked_hessian(x, k):
-    x = arguments.parameter(x, "hessian")
-    if x.dtype.kind != "f":
-        raise TypeError(f"hessian: got dtype {x.dtype}, takes floating-point numbers")
-    if x.shape != (k, k):
-        raise ValueError(f"hessian: got shape {x.shape}, takes {(k, k)}")
-    if not np.isfinite(x).all():
-        raise ValueError("hessian: must be finite everywhere")
-    return x
+def _check_calibration(calibration, method, k):
+    if (calibration is not None) != (method in CALIBRATED):
+        verb = "needed for" if calibration is None else "only applies to"
+        raise ValueError(f"calibration: {verb} method " + (repr(method) if calibration is None else ", ".join(CALIBRATED)))
+    if calibration is None:
+        return
+    if not isinstance(calibration, InputStatistics):
+        raise TypeError(f"calibration: got {type(calibration).__name__}, takes InputStatistics")
+    if calibration.k != k or not calibration.count:
+        raise ValueError(f"calibration: has seen {calibration.count} rows of {calibration.k} values, takes some of {k}")
 
 
 def _rotated(w, hessian, seed):
@@ -191,5 +256,5 @@ def _rotated(w, hessian, seed):
     if not np.isfinite(w).all():
         raise ValueError("w: its rows are too large to be rotated in float32")
     if hessian is not None:
-        hessian = hadamard(hadamard(hessian.astype(np.float32), seed=seed).T, seed=seed)
+        hessian = hadamard(hadamard(hessian.astype(np.float32), seed=seed).T, seed=seed).astype(np.float64)
     return w, hessian

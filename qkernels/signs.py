@@ -2,26 +2,55 @@
 
 import numpy as np
 
-from .groups import Groups, row_sums, stored
+from .groups import row_sums, stored
 
 
-def quantize_binary(w, group_size, scale_dtype):
-    """Codes [N, K], 1 for +1 and 0 for -1, and scales [N, G]: mean |w|, which is the least-squares optimum."""
-    groups = Groups(w, group_size)
-    return groups.codes(groups.rows >= 0).astype(np.uint8), groups.by_group(stored(_means(groups), scale_dtype))
+class Signs:
+    """The level set of "binary": code 1 for +1 and 0 for -1; the scale is mean |w|, which is the least-squares optimum."""
+
+    __slots__ = ("scale_dtype",)
+
+    def __init__(self, scale_dtype):
+        self.scale_dtype = scale_dtype
+
+    def fit(self, groups, _):
+        """The scale of each row."""
+        return (stored(_means(groups), self.scale_dtype),)
+
+    def codes(self, rows, _):
+        """Of the nearest levels."""
+        return (rows >= 0).astype(np.uint8)
+
+    def integers(self, codes, _):
+        """The levels of codes."""
+        return 2 * codes.astype(np.int8) - np.int8(1)
 
 
-def quantize_ternary(w, group_size, method, scale_dtype):
-    """Codes [N, K], level + 2, and scales [N, G]."""
-    groups = Groups(w, group_size)
-    if method == "absmean":
-        scales = _means(groups)
-    else:
-        scales = np.concatenate([_best_means(groups.rows[part]) for part in groups.pieces()] or [np.empty(0)])
-    scales = stored(scales, scale_dtype)
-    with np.errstate(over="ignore"):
-        levels = np.rint(groups.rows / scales.astype(np.float32)[:, None])
-    return groups.codes((levels.clip(-1, 1) + 2).astype(np.uint8)), groups.by_group(scales)
+class Ternary:
+    """The level set of "ternary": codes are levels + 2."""
+
+    __slots__ = ("scale_dtype",)
+
+    def __init__(self, scale_dtype):
+        self.scale_dtype = scale_dtype
+
+    def fit(self, groups, ranges):
+        """The scale of each row: mean |w|, or that of least squared error."""
+        if ranges == "absmean":
+            scales = _means(groups)
+        else:
+            scales = np.concatenate([_best_means(groups.rows[part]) for part in groups.pieces()] or [np.empty(0)])
+        return (stored(scales, self.scale_dtype),)
+
+    def codes(self, rows, scales):
+        """Of the nearest levels."""
+        with np.errstate(over="ignore"):
+            levels = np.rint(rows / scales.astype(np.float32)[:, None])
+        return (levels.clip(-1, 1) + 2).astype(np.uint8)
+
+    def integers(self, codes, _):
+        """The levels of codes."""
+        return codes.astype(np.int8) - np.int8(2)
 
 
 def _means(groups):

@@ -14,6 +14,8 @@ import numpy as np
 
 from . import _core
 from .groups import group_count, row_sums, stored
+from .progress import progress
+from .rounding import upper_factor
 
 FAST_WINDOW = 6
 FAST_WORD = 32
@@ -170,8 +172,8 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
     scale_dtype : str
         "float16" or "float32".
     hessian : float array, optional
-        [K, K], symmetric and positive definite: the words of a row are encoded one after another, each with the errors
-        of those before it fed back, so that ``trace(E @ hessian @ E.T)`` of the error E becomes small.
+        [K, K], the mean of x x^T: the words of a row are encoded one after another, each with the errors of those
+        before it fed back, so that ``trace(E @ hessian @ E.T)`` of the error E becomes small.
 
     Returns
     -------
@@ -183,7 +185,7 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
     Raises
     ------
     ValueError
-        float16 cannot hold a scale, or the hessian does not fit w or is not positive definite.
+        float16 cannot hold a scale.
 
     Notes
     -----
@@ -202,7 +204,8 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
     >>> bool(np.square(error).mean() < 0.1)
     True
     """
-    slabs = list(_progress(encode_slabs(w, bits, window, group_size, scale_dtype, hessian), len(w)))
+    slabs = encode_slabs(w, bits, window, group_size, scale_dtype, hessian)
+    slabs = list(progress(slabs, len(w), "trellis", "row", lambda slab: len(slab[0])))
     return np.concatenate([s for s, _ in slabs]), np.concatenate([s for _, s in slabs])
 
 
@@ -217,19 +220,6 @@ def encode_slabs(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="floa
     step = max(SLAB[code.is_fast] // max(code.width, 1), 1)
     for at in range(start, max(len(w), start + 1), step):  # no rows are a slab, too
         yield _encode_rows(w[at : at + step], code, scale_dtype, feedback)
-
-
-def _progress(slabs, rows):
-    """The slabs, with a bar on a terminal once they have taken two seconds."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from slabs
-        return
-    with tqdm(total=rows, desc="trellis", unit="row", delay=2, leave=False, disable=None) as bar:
-        for slab in slabs:
-            yield slab
-            bar.update(len(slab[0]))
 
 
 def _encode_rows(w, code, scale_dtype, feedback):
@@ -294,15 +284,9 @@ def _feedback(hessian, code):
     blocks, errors that are fed back by U cost what those of the words by themselves cost under D. From the Cholesky
     factor V V.T, V upper triangular: 1 + U is V with its columns divided by the blocks on its diagonal.
     """
-    if hessian.shape != (code.k, code.k):
-        raise ValueError(f"hessian: got shape {hessian.shape}, takes {(code.k, code.k)}")
-    full = np.eye(code.width)  # columns that only fill up do not matter to others
-    full[: code.k, : code.k] = hessian
-    try:
-        v = np.linalg.cholesky(full[::-1, ::-1])[::-1, ::-1]
-    except np.linalg.LinAlgError:
-        raise ValueError("hessian: must be positive definite; add a small multiple of its mean diagonal to that") from None
-    feedback = np.zeros_like(full)
+    v = np.eye(code.width)  # columns that only fill up do not matter to others
+    v[: code.k, : code.k] = upper_factor(hessian)
+    feedback = np.zeros_like(v)
     for start in range(code.word, code.width, code.word):
         part = slice(start, start + code.word)
         feedback[:start, part] = np.linalg.solve(v[part, part].T, v[:start, part].T).T

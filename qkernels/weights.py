@@ -15,7 +15,7 @@ from .packing import pack, unpack
 SCALE_DTYPES = ("float16", "float32")
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
-OTHER_ENTRIES = ("zero_points", "levels", "window", "seed")
+OTHER_ENTRIES = ("zero_points", "levels", "window", "seed", "input_scales")
 
 
 class QuantizedWeight:
@@ -39,12 +39,14 @@ class QuantizedWeight:
         Bits of a state of a trellis whose levels are computed.
     seed : int or None
         Of the rotation of the rows, see `hadamard`; None: they are not rotated.
+    input_scales : float32 ndarray or None
+        [K], what x is multiplied with before the product; the packed weight is W divided by them.
     """
 
-    __slots__ = ("format", "group_size", "levels", "packed", "seed", "symmetric", "window")
+    __slots__ = ("format", "group_size", "input_scales", "levels", "packed", "seed", "symmetric", "window")
 
     def __init__(self, format, codes, scales, zero_points=None, group_size=None, *, levels=None, k=None, window=None,
-                 seed=None):
+                 seed=None, input_scales=None):
         """codes: uint8 [N, K], of a trellis [N, bytes], and then k; scales: float16 or float32, zero_points: uint8 or
         None, both [N, G], or [N] if there is one a row; levels: int8 [16] or [N, 16] for "codebook4"."""
         record = formats.find(format)
@@ -59,10 +61,12 @@ class QuantizedWeight:
         if record.family == "ternary" and codes.size and not codes.all():
             raise ValueError("codes: those of ternary are 1, 2 and 3")
         is_trellis = record.family == "trellis"
-        shape = len(codes), group_count(k if is_trellis else codes.shape[1], self.group_size)
+        columns = k if is_trellis else codes.shape[1]
+        shape = len(codes), group_count(columns, self.group_size)
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
+        self.input_scales = _checked_input_scales(input_scales, self.seed, columns)
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
@@ -80,8 +84,8 @@ class QuantizedWeight:
 
     @property
     def nbytes(self):
-        """Bytes really stored: codes, scales, zero points, and padding."""
-        return self.packed.nbytes
+        """Bytes really stored: codes, scales, zero points, input scales, and padding."""
+        return self.packed.nbytes + (0 if self.input_scales is None else self.input_scales.nbytes)
 
     @property
     def bits_per_weight(self):
@@ -112,7 +116,8 @@ class QuantizedWeight:
         Returns
         -------
         float32 ndarray
-            [N, K], exactly ``float32(level) * float32(scale)``, rotated back by `hadamard` if `seed` is not None.
+            [N, K], exactly ``float32(level) * float32(scale)``, rotated back by `hadamard` if `seed` is not None, and
+            multiplied by `input_scales` if there are any.
         """
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
@@ -122,6 +127,8 @@ class QuantizedWeight:
             integers, zero = self._integers(codes, record), 0
         axis = 0 if self.group_size is None else None
         w = dequantize(integers, scales, zero, axis=axis, group_size=self.group_size)
+        if self.input_scales is not None:
+            w *= self.input_scales
         return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
 
     def _integers(self, codes, record):
@@ -201,14 +208,15 @@ class QuantizedWeight:
         dict of str to ndarray
             "version" (1); "format"; "shape", [N, K]; "group_size", 0 for None; "codes", packed along K by `pack`, those
             of a trellis as they are; "scales"; and where the weight has them "zero_points", "levels" (of "codebook4";
-            the other formats' are their own), "window" and "seed".
+            the other formats' are their own), "window", "seed" and "input_scales".
         """
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
         state = {"version": np.array(STATE_VERSION), "format": np.array(self.format), "shape": np.array(self.shape),
                  "group_size": np.array(self.group_size or 0), "codes": _pack(codes, record), "scales": scales}
         others = {"zero_points": zero_points, "levels": self.levels if record.name == "codebook4" else None,
-                  "window": self.window, "seed": None if self.seed is None else np.uint64(self.seed)}
+                  "window": self.window, "seed": None if self.seed is None else np.uint64(self.seed),
+                  "input_scales": self.input_scales}
         return state | {name: np.array(entry) for name, entry in others.items() if entry is not None}
 
     @classmethod
@@ -271,7 +279,8 @@ class QuantizedWeight:
         n, k = self.shape
         groups = "" if self.group_size is None else f", groups of {self.group_size}"
         others = [(not self.symmetric, ", asymmetric"), (self.window, f", window of {self.window} bits"),
-                  (np.ndim(self.levels) == 2, ", a table a row"), (self.seed is not None, ", rotated")]
+                  (np.ndim(self.levels) == 2, ", a table a row"), (self.seed is not None, ", rotated"),
+                  (self.input_scales is not None, ", inputs scaled")]
         scheme = "".join(text for applies, text in others if applies)
         return f"<QuantizedWeight {n}x{k} {self.format}{groups}{scheme}, {self.bits_per_weight:.2f} bits per weight>"
 
@@ -297,6 +306,20 @@ def _checked_levels(levels, record, window, n):
     if levels.shape not in ((16,), (n, 16)):
         raise ValueError(f"levels: got shape {levels.shape}, takes (16,) or {(n, 16)}")
     return np.array(levels, order="C")  # the caller's may change
+
+
+def _checked_input_scales(x, seed, k):
+    if x is None:
+        return None
+    if seed is not None:
+        raise ValueError("input_scales: cannot be combined with a rotation")
+    if x.dtype != np.float32:
+        raise TypeError(f"input_scales: got dtype {x.dtype}, takes float32")
+    if x.shape != (k,) or not (np.isfinite(x) & (x > 0)).all():
+        raise ValueError(f"input_scales: got shape {x.shape}, takes {(k,)}, finite and > 0 everywhere")
+    x = np.array(x)  # the caller's may change
+    x.flags.writeable = False
+    return x
 
 
 def _by_group(x, name, shape):

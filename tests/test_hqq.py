@@ -5,17 +5,16 @@ import numpy as np
 import pytest
 from cases import assert_same
 
-from qkernels import QuantizedWeight
-from qkernels.grids import Grid, quantize_integers
-from qkernels.hqq import quantize_hqq
+from qkernels import QuantizedWeight, hqq
 from qkernels.ref import hqq as oracle
 from qkernels.ref.weights import Weight
+from rounding_cases import grid, quantized
 
 pytestmark = [pytest.mark.any_isa, pytest.mark.filterwarnings("error")]
 
 
-def grid(bits, scale_dtype="float16"):
-    return Grid(f"uint{bits}", False, False, scale_dtype)
+def quantize_hqq(w, grid, group_size):
+    return quantized(w, grid, group_size, fit=hqq.fit)
 
 
 def heavy_tailed(seed, shape):
@@ -35,7 +34,7 @@ def test_oracle(bits, k, group_size, scale_dtype):
     w[1] = 0
     w[2] = np.abs(w[2]) + np.float32(1)
     w[3] *= np.float32(1e-6)
-    got = quantize_hqq(w, grid(bits, scale_dtype), group_size)
+    got = quantize_hqq(w, grid(bits, scale_dtype=scale_dtype), group_size)
     want = oracle.quantize_hqq(w, bits, group_size, scale_dtype)
     for array, expected in zip(got, (want.codes, want.scales, want.zero_points)):
         assert_same(np.ascontiguousarray(array), expected)
@@ -45,9 +44,9 @@ def test_oracle(bits, k, group_size, scale_dtype):
 def test_never_worse_than_the_range_and_mostly_better(bits):
     w = heavy_tailed(3, (64, 128))
     for group_size in (None, 32):
-        mean = [np.abs(errors(w, *quantized, bits, group_size)).reshape(-1, group_size or 128).mean(axis=1)
-                for quantized in (quantize_hqq(w, grid(bits), group_size),
-                                  quantize_integers(w, grid(bits), group_size, "minmax"))]
+        mean = [np.abs(errors(w, *made, bits, group_size)).reshape(-1, group_size or 128).mean(axis=1)
+                for made in (quantize_hqq(w, grid(bits), group_size),
+                                  quantized(w, grid(bits), group_size, "minmax"))]
         assert (mean[0] <= mean[1] * (1 + 1e-6)).all()
         assert mean[0].sum() < {2: 0.87, 4: 0.96, 8: 0.998}[bits] * mean[1].sum()
 
@@ -56,15 +55,15 @@ def test_few_large_errors_do_not_decide():
     """A group of small weights and one large one: sum |e|^0.7 is less than where the squared error is searched for."""
     w = heavy_tailed(4, (32, 64)) * np.float32(0.1)
     w[:, 5] = 1
-    power = [(np.abs(errors(w, *quantized, 4, None)) ** 0.7).sum()
-             for quantized in (quantize_hqq(w, grid(4), None), quantize_integers(w, grid(4), None, "mse"))]
+    power = [(np.abs(errors(w, *made, 4, None)) ** 0.7).sum()
+             for made in (quantize_hqq(w, grid(4), None), quantized(w, grid(4), None, "mse"))]
     assert power[0] < power[1]
 
 
 def test_does_not_depend_on_the_size_of_weights():
     w = heavy_tailed(5, (8, 64))
-    codes, scales, zero_points = quantize_hqq(w, grid(4, "float32"), 32)
-    other = quantize_hqq(w * np.float32(2**-7), grid(4, "float32"), 32)
+    codes, scales, zero_points = quantize_hqq(w, grid(4, scale_dtype="float32"), 32)
+    other = quantize_hqq(w * np.float32(2**-7), grid(4, scale_dtype="float32"), 32)
     for got, want in zip(other, (codes, scales * np.float32(2**-7), zero_points)):
         assert_same(np.ascontiguousarray(got), np.ascontiguousarray(want))
 

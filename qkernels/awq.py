@@ -1,0 +1,26 @@
+"""AWQ: inputs are divided, and the columns of the weight multiplied, by powers of the inputs' size, so that what large
+inputs meet is quantized more finely (J. Lin et al., "AWQ: Activation-aware weight quantization", 2023,
+arXiv:2306.00978)."""
+
+import numpy as np
+
+from .progress import progress
+from .rounding import output_error
+
+EXPONENTS = np.arange(20) / 20  # of the published search
+
+
+def search(w, statistics, quantized):
+    """What x is multiplied with, float32 [K], for the least output error of those tried; 1 everywhere is among them.
+
+    quantized: from a weight to the float32 values that its quantization has.
+    """
+    hessian, size = statistics.hessian, np.maximum(statistics.mean_abs, 1e-4)
+    best, least = None, np.inf
+    for exponent in progress(EXPONENTS, len(EXPONENTS), "awq", "scale"):
+        scales = size**-exponent
+        scales = (scales / np.sqrt(scales.max(initial=0) * scales.min(initial=np.inf) or 1)).astype(np.float32)
+        error = output_error(quantized(w / scales).astype(np.float64) * scales - w, hessian)
+        if best is None or error < least:
+            best, least = scales, error
+    return best
