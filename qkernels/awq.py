@@ -8,6 +8,7 @@ from .progress import progress
 from .rounding import output_error
 
 EXPONENTS = np.arange(20) / 20  # of the published search
+SMALLEST = 1e-4  # mean |x| that counts, as published
 
 
 def search(w, statistics, quantized):
@@ -15,12 +16,14 @@ def search(w, statistics, quantized):
 
     quantized: from a weight to the float32 values that its quantization has.
     """
-    hessian, size = statistics.hessian, np.maximum(statistics.mean_abs, 1e-4)
+    size = np.maximum(statistics.mean_abs, SMALLEST)
     best, least = None, np.inf
     for exponent in progress(EXPONENTS, len(EXPONENTS), "awq", "scale"):
         scales = size**-exponent
-        scales = (scales / np.sqrt(scales.max(initial=0) * scales.min(initial=np.inf) or 1)).astype(np.float32)
-        error = output_error(quantized(w / scales).astype(np.float64) * scales - w, hessian)
+        if scales.size:
+            scales /= np.sqrt(scales.max() * scales.min())
+        scales = scales.astype(np.float32)
+        error = output_error(quantized(w / scales).astype(np.float64) * scales - w, statistics.hessian)
         if best is None or error < least:
             best, least = scales, error
     return best

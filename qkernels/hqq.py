@@ -1,6 +1,6 @@
-"""Half-quadratic quantization: scales and zero points for which a sum of powers |error|^p, p < 1, is small, so that few
-weights with large errors do not decide (H. Badri, A. Shaji, "Half-Quadratic Quantization of large machine learning
-models", 2023).
+"""Half-quadratic quantization: scales, and zero points of asymmetric integers, for which a sum of powers |error|^p, p < 1,
+is small, so that few weights with large errors do not decide (H. Badri, A. Shaji, "Half-Quadratic Quantization of large
+machine learning models", 2023).
 
 With an auxiliary error e of each weight, which takes up what is better left unexplained, two steps take turns: e is the
 proximal point of |error|^p, and scale and zero point fit w - e by least squares. The published method fits a real zero
@@ -18,7 +18,7 @@ POWER, BETA, KAPPA, ITERATIONS = 0.7, 10.0, 1.01, 20  # as published
 
 
 def fit(groups, grid):
-    """Scales and zero points of the rows of groups, as `Grid.fit` chooses them; the grid has zero points.
+    """Scales and zero points of the rows of groups, as `Grid.fit` chooses them.
 
     In no group is the sum of |error| greater than with the range of the group. It depends on the last bits of NumPy's
     powers, and so on the processor.
@@ -44,8 +44,9 @@ def _optimized(rows, weights, lengths, grid):
         least = np.fmin(loss, least)
 
         target = rows / scale - _shrunk(error, beta)
-        zeros = row_sums(codes - target, weights) / np.maximum(lengths, 1)
-        zero_points = np.rint(zeros).clip(0, top).astype(np.uint8)
+        if not grid.symmetric:
+            zeros = row_sums(codes - target, weights) / np.maximum(lengths, 1)
+            zero_points = np.rint(zeros).clip(0, top).astype(np.uint8)
         levels = codes - zero_points.astype(np.float64)[:, None]
         scales = _fitted(scales, row_sums(levels * target, weights), row_sums(levels * levels, weights))
         beta *= KAPPA

@@ -3,23 +3,12 @@
 import numpy as np
 
 from . import _arguments as arguments
-from . import awq, formats, hqq, trellis
-from .adaround import round_adaptively
+from . import formats
 from .codebook import checked_weights
-from .grids import Grid
-from .groups import Groups, checked_group_size
-from .hadamard import hadamard
-from .rounding import dequantized, round_to_nearest, round_with_feedback
-from .signs import Signs, Ternary
+from .groups import checked_group_size
+from .methods import CALIBRATED, INTEGERS, TAKERS, Options, quantized
 from .statistics import InputStatistics
-from .tables import Table, train
-from .weights import SCALE_DTYPES, QuantizedWeight, checked_window
-
-INTEGERS = formats.of_family("integer")
-OF_VALUES = formats.of_family("integer", "table", "binary", "ternary")  # each value has a code of its own
-TAKERS = {"rtn": [*formats.FORMATS], "gptq": OF_VALUES, "awq": OF_VALUES, "hqq": INTEGERS, "adaround": INTEGERS,
-          "ldlq": [*formats.FORMATS]}
-CALIBRATED = ("gptq", "awq", "adaround", "ldlq")
+from .weights import SCALE_DTYPES, checked_window
 
 
 def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="rtn", calibration=None, ranges=None,
@@ -57,11 +46,11 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
         * "awq": inputs are divided and columns multiplied by powers of the inputs' size, see
           `QuantizedWeight.input_scales`; of 20 exponents the one with the least error of the outputs [11]_. All formats
           but trellises; not with `rotate`.
-        * "hqq": scales and zero points with a small sum of ``|error|^0.7`` [12]_. Asymmetric integers.
+        * "hqq": scales, and zero points unless symmetric, with a small sum of ``|error|^0.7`` [12]_. Integers.
         * "adaround": each value is rounded down or up so that the error of the outputs becomes small [13]_. Integers.
-    calibration : InputStatistics, optional
-        Needed for "gptq", "ldlq", "awq" and "adaround", and only there: what the inputs of the layer are like, see
-        `qkernels.calibration`.
+    calibration : InputStatistics or float32 array, optional
+        What the inputs of the layer are like, see `qkernels.calibration`; or some of them, [..., K]. Needed for "gptq",
+        "ldlq", "awq" and "adaround"; the other methods do not look at it.
     ranges : {"minmax", "mse", "absmean"}, optional
         How scales are chosen. "minmax": the levels of a group cover its range. "mse": what gives the least squared
         error of the weights, of integers and tables among the whole range and 97.5, 95, ... 20 % of it, of "binary" and
@@ -151,7 +140,7 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     record = formats.find(format)
     group_size = checked_group_size(group_size)
     method, ranges = _checked_method(method, ranges, record)
-    _check_calibration(calibration, method, w.shape[1])
+    calibration = _checked_calibration(calibration, method, w.shape[1])
     if scale_dtype not in SCALE_DTYPES:
         raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
     if full_range and not symmetric:
@@ -162,8 +151,6 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     ]:  # fmt: skip
         if is_used and record.name not in takers:
             raise ValueError(f"{name}: only applies to {', '.join(takers)}, not to {record.name!r}")
-    if method == "hqq" and symmetric:
-        raise ValueError("method: 'hqq' chooses zero points, so it takes symmetric=False")
     if codebook not in (None, "tensor", "row"):
         raise ValueError(f"codebook: got {codebook!r}, takes 'tensor' or 'row'")
     if importance is not None:
@@ -178,46 +165,10 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     if not np.isfinite(w).all():
         raise ValueError("w: contains NaN or infinity")
 
-    hessian = None if calibration is None else calibration.hessian
-    rest = {"seed": seed if rotate else None}
-    if rotate:
-        w, hessian = _rotated(w, hessian, seed)
-    if record.family == "trellis":
-        codes, scales = trellis.encode(w, record.bits, window or trellis.FAST_WINDOW, group_size, scale_dtype, hessian)
-        return QuantizedWeight(record.name, codes, scales, None, group_size, k=w.shape[1], window=window, **rest)
-
-    def level_set(w):
-        if record.family == "integer":
-            return Grid(record.qtype, symmetric, full_range, scale_dtype)
-        if record.family == "table":
-            levels = record.levels
-            if levels is None:
-                start = formats.find("nf4").levels
-                levels = train(w, start, group_size, ranges, scale_dtype, codebook == "row", importance)
-            return Table(levels, scale_dtype)
-        return {"binary": Signs, "ternary": Ternary}[record.family](scale_dtype)
-
-    def nearest(w):
-        groups, levels = Groups(w, group_size, importance), level_set(w)
-        fitted = levels.fit(groups, ranges)
-        return dequantized(groups, levels, fitted, round_to_nearest(groups, levels, fitted))
-
-    if method == "awq":
-        rest["input_scales"] = awq.search(w, calibration, nearest)
-        w = w / rest["input_scales"]
-    groups, levels = Groups(w, group_size, importance), level_set(w)
-    fitted = hqq.fit(groups, levels) if method == "hqq" else levels.fit(groups, ranges)
-    if method in ("gptq", "ldlq"):
-        codes = round_with_feedback(groups, levels, fitted, hessian)
-    elif method == "adaround":
-        codes = round_adaptively(groups, levels, fitted, hessian)
-    else:
-        codes = round_to_nearest(groups, levels, fitted)
-    scales, *others = map(groups.by_group, fitted)
-    if record.name == "codebook4":
-        rest["levels"] = levels.levels
-    zero_points = None if symmetric else others[0]
-    return QuantizedWeight(record.name, codes, scales, zero_points, group_size, **rest)
+    options = Options(record, group_size, bool(symmetric), ranges, scale_dtype, bool(full_range), codebook, importance,
+                      window)
+    statistics = calibration if method in CALIBRATED else None
+    return quantized(w, options, method, statistics, seed if rotate else None)
 
 
 def _checked_method(method, ranges, record):
@@ -238,23 +189,17 @@ def _checked_method(method, ranges, record):
     return method, ranges or (record.ranges[0] if method == "rtn" else "mse")
 
 
-def _check_calibration(calibration, method, k):
-    if (calibration is not None) != (method in CALIBRATED):
-        verb = "needed for" if calibration is None else "only applies to"
-        raise ValueError(f"calibration: {verb} method " + (repr(method) if calibration is None else ", ".join(CALIBRATED)))
+def _checked_calibration(calibration, method, k):
+    """InputStatistics, or None."""
     if calibration is None:
-        return
+        if method in CALIBRATED:
+            raise ValueError(f"calibration: needed for method {method!r}: inputs of the layer, or their InputStatistics")
+        return None
     if not isinstance(calibration, InputStatistics):
-        raise TypeError(f"calibration: got {type(calibration).__name__}, takes InputStatistics")
+        x = arguments.float_array(calibration, "calibration")
+        if x.ndim == 0 or x.shape[-1] != k or not np.isfinite(x).all():
+            raise ValueError(f"calibration: got shape {x.shape}, takes [..., {k}], finite everywhere")
+        calibration = InputStatistics(k).observe(x)
     if calibration.k != k or not calibration.count:
-        raise ValueError(f"calibration: has seen {calibration.count} rows of {calibration.k} values, takes some of {k}")
-
-
-def _rotated(w, hessian, seed):
-    """The rotated weight, and the Hessian of inputs that are rotated likewise."""
-    w = hadamard(w, seed=seed)
-    if not np.isfinite(w).all():
-        raise ValueError("w: its rows are too large to be rotated in float32")
-    if hessian is not None:
-        hessian = hadamard(hadamard(hessian.astype(np.float32), seed=seed).T, seed=seed).astype(np.float64)
-    return w, hessian
+        raise ValueError(f"calibration: has {calibration.count} rows of {calibration.k} values, takes some of {k}")
+    return calibration

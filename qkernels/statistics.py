@@ -1,5 +1,7 @@
 """What the inputs of a linear layer are like: the second moments and means that calibrated quantization asks for."""
 
+import math
+
 import numpy as np
 
 from . import _arguments as arguments
@@ -93,7 +95,7 @@ class InputStatistics:
             raise ValueError(f"x: got shape {x.shape}, takes [..., {self.k}]")
         if not np.isfinite(x).all():
             raise ValueError("x: contains NaN or infinity")
-        rows = x.reshape(-1, self.k)
+        rows = x.reshape(math.prod(x.shape[:-1]), self.k)
         step = max(PIECE // max(self.k, 1), 1)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]

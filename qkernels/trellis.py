@@ -216,7 +216,7 @@ def encode_slabs(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="floa
     that is missing.
     """
     code = Code(bits, window, w.shape[1], group_size)
-    feedback = None if hessian is None else _feedback(np.asarray(hessian), code)
+    feedback = None if hessian is None else Feedback(np.asarray(hessian), code)
     step = max(SLAB[code.is_fast] // max(code.width, 1), 1)
     for at in range(start, max(len(w), start + 1), step):  # no rows are a slab, too
         yield _encode_rows(w[at : at + step], code, scale_dtype, feedback)
@@ -226,7 +226,6 @@ def _encode_rows(w, code, scale_dtype, feedback):
     """Words and scales of some rows."""
     weight = np.zeros((len(w), code.width), np.float32)
     weight[:, : code.k] = w
-    target = weight.copy()  # with the errors before fed back
     chosen = np.zeros(weight.shape, np.int8)
     error = np.zeros(weight.shape, np.float32)
     stream = np.empty((len(w), code.width * code.bits // 8), np.uint8)
@@ -237,13 +236,17 @@ def _encode_rows(w, code, scale_dtype, feedback):
         step = code.word if feedback is not None else group.stop - group.start
         for start in range(group.start, group.stop, step):
             part = slice(start, start + step)
+            target = weight[:, part]
             if feedback is not None:
-                target[:, part] += (error[:, :start] @ feedback[:start, part]).astype(np.float32)
-            words = code.encode(_in_levels(target[:, part], scale))
+                target = target + feedback.of(error[:, :start], part)
+            words = code.encode(_in_levels(target, scale))
             stream[:, start * code.bits // 8 : (start + step) * code.bits // 8] = words
             chosen[:, part] = code.decode(words)
             error[:, part] = _error(weight[:, part], chosen[:, part], scale)
-        scales[:, g] = scale = _refitted(target[:, real], chosen[:, real], scale)
+        fit = weight[:, real], chosen[:, real]
+        if feedback is not None:
+            fit = feedback.weighed(error[:, : group.start], *fit, real)
+        scales[:, g] = scale = _refitted(*fit, scale)
         error[:, group] = _error(weight[:, group], chosen[:, group], scale)
     return stream, scales
 
@@ -257,8 +260,8 @@ def _refitted(target, chosen, scale):
     """Scales with less squared error of target - chosen * scale, by least squares; those given where these are as
     good."""
     product = row_sums(target.astype(np.float64) * chosen)
-    norm = np.square(chosen, dtype=np.int64).sum(axis=1)
-    fitted = stored(np.maximum(product, 0) / np.maximum(norm, 1), scale.dtype)
+    norm = row_sums(np.square(chosen, dtype=np.float64))
+    fitted = stored(np.maximum(product, 0) / np.maximum(norm, np.finfo(np.float64).tiny), scale.dtype)
 
     def squared_error(scale):
         scale = scale.astype(np.float64)
@@ -277,17 +280,31 @@ def _error(weight, chosen, scale):
     return weight - chosen * scale.astype(np.float32)[:, None]
 
 
-def _feedback(hessian, code):
-    """What of the errors of earlier columns is added to later ones, [width, width].
+class Feedback:
+    """What of the errors of earlier columns is added to later ones.
 
-    With hessian = (1 + U) D (1 + U).T, where D has blocks of a word on its diagonal and U is strictly upper triangular by
-    blocks, errors that are fed back by U cost what those of the words by themselves cost under D. From the Cholesky
-    factor V V.T, V upper triangular: 1 + U is V with its columns divided by the blocks on its diagonal.
+    With hessian = V V.T, V upper triangular, the errors E of some rows cost the sum of the squares of E V, in which a
+    column depends on no later one. With D, the blocks of a word on V's diagonal, and V = (1 + U) D, errors that are fed
+    back by U cost what those of the words by themselves cost: the sum of the squares of (error of a word + fed back) D.
     """
-    v = np.eye(code.width)  # columns that only fill up do not matter to others
-    v[: code.k, : code.k] = upper_factor(hessian)
-    feedback = np.zeros_like(v)
-    for start in range(code.word, code.width, code.word):
-        part = slice(start, start + code.word)
-        feedback[:start, part] = np.linalg.solve(v[part, part].T, v[:start, part].T).T
-    return feedback
+
+    __slots__ = ("factor", "shares")
+
+    def __init__(self, hessian, code):
+        self.factor = np.eye(code.width)  # columns that only fill up do not matter to others
+        self.factor[: code.k, : code.k] = upper_factor(hessian)
+        self.shares = np.zeros(self.factor.shape, np.float32)
+        for start in range(code.word, code.width, code.word):
+            part = slice(start, start + code.word)
+            of_word = self.factor[part, part]
+            self.shares[:start, part] = np.linalg.solve(of_word.T, self.factor[:start, part].T).T
+
+    def of(self, error, part):
+        """The share of earlier errors for the columns of a word."""
+        return error @ self.shares[: part.start, part]
+
+    def weighed(self, error, weight, chosen, group):
+        """Of the columns of a group: ``(weight - scale * chosen) V`` and what earlier errors add, without and with the
+        scale."""
+        v = self.factor[group, group]
+        return weight @ v + error @ self.factor[: group.start, group], chosen @ v

@@ -106,8 +106,8 @@ def test_uncorrelated_inputs_round_to_nearest(group_size):
 def test_scaled_inputs_and_weights_round_alike():
     w, hessian = cases.floats(4, (6, 64)), second_moments(64)
     want = quantize_adaround(w, grid(4, scale_dtype="float32"), 32, "minmax", hessian)[0]
-    scaled = quantize_adaround(w * np.float32(2**-9), grid(4, scale_dtype="float32"), 32, "minmax",
-                                        hessian * 2.0**30)[0]
+    scaled = quantize_adaround(
+        w * np.float32(2**-9), grid(4, scale_dtype="float32"), 32, "minmax", hessian * 2.0**30)[0]
     assert_same(scaled, want)
 
 
@@ -134,4 +134,4 @@ def test_empty(shape, group_size):
 
 def test_bad_hessian():
     w = cases.floats(6, (2, 32))
-    cases.raises(ValueError, "hessian", adaround.quantize_adaround, w, grid(4), None, "minmax", -np.eye(32))
+    cases.raises(ValueError, "hessian", quantize_adaround, w, grid(4), None, "minmax", -np.eye(32))

@@ -86,8 +86,8 @@ def test_codebooks_fit_the_weight():
 
 @pytest.mark.any_isa
 @pytest.mark.parametrize("format, method, bar", [
-    ("binary", None, 4.40), ("ternary", None, 7.21), ("ternary", "absmean", 5.79), ("nf4", "mse", 20.04),
-    ("codebook4", None, 20.22), ("codebook4", "minmax", None),
+    ("binary", "rtn", 4.40), ("ternary", "rtn", 7.21), ("ternary", "absmean", 5.79), ("nf4", "mse", 20.04),
+    ("codebook4", "rtn", 20.22), ("codebook4", "minmax", None),
 ])  # fmt: skip
 def test_distortion_of_the_normal_distribution(format, method, bar):
     """What theory has for the best scale: each row has one, so that a row may do a little better."""
@@ -152,9 +152,6 @@ def test_trellises(isa, format):
         assert_same(qw.dequantize(), want.dequantize())
         assert (qw.shape, qw.window, qw.levels is None) == ((n, k), window, window is not None)
         assert not w.size or decibels(w, qw) > 5.5 * int(format[-1]) - 2
-    hessian = np.diag(np.linspace(1, 2, 40))
-    got = qkernels.quantize_weight(NORMAL[:2, :40], format, hessian=hessian, rotate=True, seed=7)
-    assert decibels(NORMAL[:2, :40], got) > 5
 
 
 @pytest.mark.parametrize("format", FORMATS)

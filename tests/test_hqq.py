@@ -28,14 +28,15 @@ def errors(w, codes, scales, zero_points, bits, group_size):
 
 @pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
 @pytest.mark.parametrize(("k", "group_size"), [(1, None), (40, None), (64, 32), (70, 32), (100, 96)])
+@pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_oracle(bits, k, group_size, scale_dtype):
+def test_oracle(bits, symmetric, k, group_size, scale_dtype):
     w = heavy_tailed(bits + k, (5, k))
     w[1] = 0
     w[2] = np.abs(w[2]) + np.float32(1)
     w[3] *= np.float32(1e-6)
-    got = quantize_hqq(w, grid(bits, scale_dtype=scale_dtype), group_size)
-    want = oracle.quantize_hqq(w, bits, group_size, scale_dtype)
+    got = quantize_hqq(w, grid(bits, symmetric, scale_dtype), group_size)
+    want = oracle.quantize_hqq(w, bits, group_size, scale_dtype, symmetric)
     for array, expected in zip(got, (want.codes, want.scales, want.zero_points)):
         assert_same(np.ascontiguousarray(array), expected)
 
