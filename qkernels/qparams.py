@@ -108,8 +108,8 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
     * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum. For each i from L = 128 (8 and 2 for 4 and 2 bits)
       to 2048, P is the first i bins, with all values beyond added to the last; Q the same bins without these,
       joined to L levels (bin b to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are
-      not empty. The i of the least divergence of Q from P, the first of equals, cuts ``|x|`` at (i + 1/2) bins, or at
-      its maximum if that is less.
+      not empty. The i of the least divergence of Q from P, the first of equals (to 1e-9 bits a value), cuts ``|x|`` at
+      (i + 1/2) bins, or at its maximum if that is less.
 
     The result is bit-identical on every processor.
 
@@ -138,7 +138,7 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
     ...     print(f"{method}: {7 * qkernels.choose_qparams(x, 'int4', method=method).scale:.2f}")
     minmax: 2.00
     percentile: 1.00
-    mse: 1.05
+    mse: 0.95
     """
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")

@@ -10,8 +10,10 @@ import numpy as np
 
 from .affine import fake_quantize
 from .groups import SEARCH_SIZE, SHRINKS, row_sums, squared_errors
+from .progress import progress
 
 ENTROPY_BINS = 2048
+EQUAL = 1e-9  # bits a value: divergences that differ by less are rounding apart at most
 
 
 class Histograms:
@@ -42,7 +44,7 @@ class Histograms:
         return np.clip(centres, self.low[:, None], self.high[:, None]).astype(np.float32)
 
     def percentiles(self, percentile, symmetric):
-        """The range by percentiles: not narrower than that of the values, and wider by less than a bin at each end."""
+        """The range by percentiles, whose ends lie less than a bin from where those of the values do."""
         negative, others = self.counts[:, 0], self.counts[:, 1]
         if symmetric:
             largest = np.maximum(np.abs(self.low), np.abs(self.high))
@@ -63,7 +65,8 @@ def of_rows(rows, scheme, method, percentile):
     if method == "mse":
         return least_squares(rows, low, high, scheme)
     largest = np.maximum(-low, high).astype(np.float64)
-    return _cut(low, high, [_entropy_of_row(*pair, scheme) for pair in zip(rows, largest)])
+    pairs = progress(zip(rows, largest), len(rows), "entropy", "range")
+    return _cut(low, high, [_entropy_of_row(*pair, scheme) for pair in pairs])
 
 
 def of_histograms(histograms, scheme, method, percentile):
@@ -76,7 +79,8 @@ def of_histograms(histograms, scheme, method, percentile):
     if method == "mse":
         weights = histograms.counts.reshape(len(low), -1).astype(np.float64)
         return least_squares(histograms.centres(), low, high, scheme, weights)
-    bins = [entropy_bins(counts, _levels(scheme)) for counts in histograms.counts.sum(axis=1)]
+    magnitudes = progress(histograms.counts.sum(axis=1), len(low), "entropy", "range")
+    bins = [entropy_bins(counts, _levels(scheme)) for counts in magnitudes]
     return _cut(low, high, (np.array(bins) + 0.5) * histograms.widths)
 
 
@@ -107,7 +111,8 @@ def _best_shrinks(rows, low, high, scheme, weights):
 
 
 def entropy_bins(counts, levels):
-    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins].
+    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins]; the fewest
+    of equally good ones.
 
     Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
     empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0. With P / n and
@@ -131,7 +136,7 @@ def entropy_bins(counts, levels):
     of_q = row_sums((masses * logs).T)
     divergence = of_p - of_q + values[-1] * (_log2(np.maximum(values[kept], 1)) - _log2(max(values[-1], 1)))
     divergence[(last == 0) & (beyond > 0)] = np.inf  # Q has nothing where P has what lies beyond
-    return kept[np.argmin(divergence)]
+    return kept[np.argmax(divergence <= divergence.min() + EQUAL * values[-1])]
 
 
 @functools.lru_cache(8)
