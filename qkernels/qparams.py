@@ -108,9 +108,11 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
     * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum. For each i from L = 128 (8 and 2 for 4 and 2 bits)
       to 2048, P is the first i bins, with all values beyond added to the last; Q the same bins without these,
       joined to L levels (bin b to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are
-      not empty. The i of the least divergence of Q from P, the first of equals (to 1e-9 bits a value), cuts ``|x|`` at
-      (i + 1/2) bins, or at its maximum if that is less.
+      not empty; where the last bin of Q is and that of P is not, it has 1e-4 of a value, with which MXNet and ONNX
+      Runtime smooth empty bins, too. The i of the least divergence of Q from P, the first of equals (to 1e-9 bits a
+      value), cuts ``|x|`` at (i + 1/2) bins, or at its maximum if that is less.
 
+    What is beyond a range becomes the outermost level of the quantized type, as `quantize` saturates: -128, not -127.
     The result is bit-identical on every processor.
 
     References

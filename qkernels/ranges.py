@@ -14,6 +14,7 @@ from .progress import progress
 
 ENTROPY_BINS = 2048
 EQUAL = 1e-9  # bits a value: divergences that differ by less are rounding apart at most
+LOG2_OF_SMOOTHED = -13.287712379549449  # of 1e-4 of a value
 
 
 class Histograms:
@@ -54,7 +55,7 @@ class Histograms:
         for below, above, largest in [(others, negative, -self.low), (negative, others, self.high)]:
             steps = _percentile(np.concatenate([below[:, ::-1], above], axis=1), percentile) - bins
             ends.append(np.minimum(steps * self.widths, largest).astype(np.float32).clip(0))
-        return -ends[0], ends[1]
+        return np.float32(0) - ends[0], ends[1]
 
 
 def of_rows(rows, scheme, method, percentile):
@@ -93,7 +94,8 @@ def least_squares(rows, low, high, scheme, weights=None):
     """The part of each range that gives the row the least (weighted) squared error, of equal ones the largest."""
     shrinks = np.ones(len(rows), np.float32)
     step = max(SEARCH_SIZE // max(rows.shape[1], 1), 1)
-    for start in range(0, len(rows), step):
+    starts = range(0, len(rows), step)
+    for start in progress(starts, len(rows), "mse", "range", lambda start: min(step, len(rows) - start)):
         part = slice(start, start + step)
         weights_of_part = None if weights is None else weights[part]
         shrinks[part] = _best_shrinks(rows[part], low[part], high[part], scheme, weights_of_part)
@@ -115,27 +117,25 @@ def entropy_bins(counts, levels):
     of equally good ones.
 
     Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
-    empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0. With P / n and
-    Q / r,
+    empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0; where the
+    last bin is empty but for those beyond, 1e-4 of a value. With P / n and Q / r,
 
-        n KL(P, Q) = sum of p_b log p_b - sum over l of (sum of p_b in l) log(m_l / f_l) + n (log r - log n),
+        n KL(P, Q) = sum of p_b log p_b - sum of p_b log q_b + n (log r - log n),
 
-    in which all sums over bins are differences of running sums.
+    in which all sums over bins are differences of running sums: that of p_b log q_b is over levels, of m_l log(m_l / f_l),
+    and of what lies beyond.
     """
     if len(counts) <= levels:
         return len(counts)
     kept, cuts = _candidates(len(counts), levels)
     values, filled = (np.append(0, np.cumsum(x)) for x in (counts, counts > 0))
-    beyond = values[-1] - values[kept]
-    last = counts[kept - 1]
+    inside, beyond, last = values[kept], values[-1] - values[kept], counts[kept - 1]
     of_p = _running_entropy(counts)[kept - 1] + (last + beyond) * _log2(np.maximum(last + beyond, 1))
-
     masses = np.diff(values[cuts], axis=0)
     logs = _log2(np.maximum(masses, 1) / np.maximum(np.diff(filled[cuts], axis=0), 1))
-    masses[-1] += beyond
-    of_q = row_sums((masses * logs).T)
-    divergence = of_p - of_q + values[-1] * (_log2(np.maximum(values[kept], 1)) - _log2(max(values[-1], 1)))
-    divergence[(last == 0) & (beyond > 0)] = np.inf  # Q has nothing where P has what lies beyond
+    of_q = row_sums((masses * logs).T) + beyond * np.where(last > 0, logs[-1], LOG2_OF_SMOOTHED)
+    divergence = of_p - of_q + values[-1] * (_log2(np.maximum(inside, 1)) - _log2(max(values[-1], 1)))
+    divergence[inside == 0] = np.inf
     return kept[np.argmax(divergence <= divergence.min() + EQUAL * values[-1])]
 
 

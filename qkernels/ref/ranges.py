@@ -6,6 +6,7 @@ from . import affine
 from .weights import SHRINKS, sum_of_squares
 
 BINS = 2048
+SMOOTHED = 1e-4  # what Q has where it would have nothing and P has what lies beyond
 EQUAL = 1e-9  # bits a value that do not tell one divergence from another
 
 
@@ -23,7 +24,7 @@ def choose_qparams(
         if values.size and method == "percentile":
             ends[i] = by_percentile(values, percentile, symmetric)
         elif values.size and method == "mse":
-            ends[i] = by_squared_error(values, dtype, options)
+            ends[i] = by_squared_error(values, ends_of(values), dtype, options)
         elif values.size:
             ends[i] = by_entropy(values, dtype)
     chosen = affine.choose_qparams(ends, dtype, axis=0, **options)
@@ -55,9 +56,9 @@ def by_percentile(values, percentile, symmetric):
     return min(low, np.float32(0)), max(high, np.float32(0))
 
 
-def by_squared_error(values, dtype, options):
+def by_squared_error(values, ends, dtype, options):
     """The best of some parts of the range, the largest of equals."""
-    tried = [np.float32(ends_of(values)) * shrink for shrink in SHRINKS]
+    tried = [np.float32(ends) * shrink for shrink in SHRINKS]
     chosen = [affine.choose_qparams(ends, dtype, **options) for ends in tried]
     left = [affine.fake_quantize(values, c.scale, c.zero_point, dtype=dtype) - values for c in chosen]
     return tried[np.argmin([sum_of_squares(error[None])[0] for error in left])]
@@ -87,12 +88,14 @@ def divergence(counts, i, levels):
     """KL(P, Q) in bits. P: the first i bins, with what lies beyond them in the last; Q: the same bins without that,
     joined to levels, and these spread over their bins that are not empty."""
     kept = counts[:i]
+    if not kept.any():
+        return np.inf
     p = kept.astype(np.float64)
     p[-1] += counts[i:].sum()
     level = np.arange(i) * levels // i
     mass, filled = np.bincount(level, kept, levels), np.bincount(level, kept > 0, levels)
     q = np.where(kept > 0, mass[level] / np.maximum(filled[level], 1), 0)
-    if ((p > 0) & (q == 0)).any():
-        return np.inf
-    p, q = p[p > 0] / p.sum(), q[p > 0] / q.sum()
+    if p[-1] > 0 and q[-1] == 0:
+        q[-1] = SMOOTHED
+    p, q = p[p > 0] / p.sum(), q[p > 0] / kept.sum()
     return np.sum(p * np.log2(p / q))
