@@ -183,8 +183,8 @@ class Observer:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in ("version", "observer", "count"):
-            if name not in state:
+        for name in ("version", "observer", "count", *cls._PARAMETERS):
+            if name not in state and name != "axis":
                 raise ValueError(f"state: lacks {name}")
         try:
             return cls._from_entries({name: np.asarray(state[name]) for name in state})

@@ -105,7 +105,8 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
 
     * "percentile": `numpy.percentile` (linear) in float64.
     * "mse": errors squared and summed in float64; of equal ones the largest range.
-    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum. For each i from L = 128 (8 and 2 for 4 and 2 bits)
+    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum; the first, where exact zeros are, counts like the
+      second, as in NVIDIA's pytorch-quantization. For each i from L = 128 (8 and 2 for 4 and 2 bits)
       to 2048, P is the first i bins, with all values beyond added to the last; Q the same bins without these,
       joined to L levels (bin b to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are
       not empty; where the last bin of Q is and that of P is not, it has 1e-4 of a value, with which MXNet and ONNX

@@ -116,7 +116,8 @@ def entropy_bins(counts, levels):
     """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins]; the fewest
     of equally good ones.
 
-    Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
+    Zeros, of which there may be any number (behind a ReLU, say), become 0 whatever the range is: the first bin counts as
+    if it had as many values as the second. Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
     empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0; where the
     last bin is empty but for those beyond, 1e-4 of a value. With P / n and Q / r,
 
@@ -127,6 +128,7 @@ def entropy_bins(counts, levels):
     """
     if len(counts) <= levels:
         return len(counts)
+    counts = np.append(counts[1], counts[1:])
     kept, cuts = _candidates(len(counts), levels)
     values, filled = (np.append(0, np.cumsum(x)) for x in (counts, counts > 0))
     inside, beyond, last = values[kept], values[-1] - values[kept], counts[kept - 1]

@@ -92,7 +92,7 @@ def test_least_error_of_the_normal_distribution(options, decibels):
     chosen = qkernels.choose_qparams(NORMAL, method="mse", **options)
     left = qkernels.fake_quantize(NORMAL, chosen.scale, chosen.zero_point, dtype=options["dtype"]) - NORMAL
     found = -10 * np.log10(np.square(left, dtype=float).mean() / np.square(NORMAL, dtype=float).mean())
-    assert decibels - 0.05 < found < decibels + 0.02
+    assert abs(found - decibels) < 0.05
 
 
 def histograms_of_counts():
@@ -117,15 +117,14 @@ def test_entropy_is_that_of_the_direct_computation(name):
 
 @pytest.mark.any_isa
 def test_entropy_by_hand():
-    """Two levels. All 4 bins: Q is (3, 3, 1, 1), 0.46 bits from P = (5, 1, 1, 1) ... the first two bins: nothing is lost
-    but what lies beyond, P = (5, 3) and Q = (5, 1)."""
+    """Two levels. All 4 bins: Q has the first two of P alike; the first 2 bins: Q lacks what lies beyond."""
     counts = np.array([5, 1, 1, 1])
     p, q = np.array([5, 1, 1, 1]) / 8, np.array([3, 3, 1, 1]) / 8
     assert np.isclose(ref.ranges.divergence(counts, 4, 2), (p * np.log2(p / q)).sum())
     p, q = np.array([5, 3]) / 8, np.array([5, 1]) / 6
     assert np.isclose(ref.ranges.divergence(counts, 2, 2), (p * np.log2(p / q)).sum())
-    found = [ref.ranges.divergence(counts, i, 2) for i in (2, 3, 4)]
-    assert ranges.entropy_bins(counts, 2) == 2 + np.argmin(found)
+    assert ranges.entropy_bins(np.array([99, 5, 1, 1, 1]), 2) == ranges.entropy_bins(np.array([0, 5, 1, 1, 1]), 2) == 4
+    assert ranges.entropy_bins(np.array([0, 8, 8, 1, 1]), 2) == 5
     p, q = np.array([4, 4]) / 8, np.array([4, 1e-4]) / 4  # Q has nothing where P has what lies beyond
     assert np.isclose(ref.ranges.divergence(np.array([4, 0, 4, 0]), 2, 2), (p * np.log2(p / q)).sum())
 

@@ -78,7 +78,9 @@ def by_entropy(values, dtype):
 
 
 def entropy_bins(counts, levels):
-    """The number of bins to keep: 2048 bins, say, and 128 levels for what is kept of them."""
+    """The number of bins to keep: 2048 bins, say, and 128 levels for what is kept of them. The first bin, where zeros are,
+    counts like the second."""
+    counts = np.append(counts[1], counts[1:])
     candidates = range(min(levels, len(counts)), len(counts) + 1)
     found = np.array([divergence(counts, i, levels) for i in candidates])
     return candidates[int(np.argmax(found <= found.min() + EQUAL))]
