@@ -56,43 +56,25 @@ class HistogramObserver(Observer):
         self.bins = arguments.scalar(bins, "bins", 2, 2**20)
         self._counts = np.zeros((0, 2, self.bins), np.int64)
 
-    def _begin(self, low, high):
+    def _fill(self, blocks, low, high):
         self._low, self._high = low, high
         self._counts = np.zeros((len(low), 2, self.bins), np.int64)
-
-    def _add(self, blocks, low, high):
-        self._widen(low, high)
-        widths = np.ldexp(1.0, self._exponents())
+        widths = self._widths()
         for part, values in _pieces(blocks, self.bins):
             self._counts[part] += _counted(values, widths[part], self.bins)
 
     def _join(self, other):
-        others = HistogramObserver(self.bins, self.axis)
-        others._low, others._high, others._counts = other._low, other._high, other._counts.copy()
-        others._widen(self._low, self._high)
-        self._widen(other._low, other._high)
-        self._counts += others._counts
+        low, high = np.minimum(self._low, other._low), np.maximum(self._high, other._high)
+        exponents = _exponents(low, high, self.bins)
+        self._counts = sum(_widened(part._counts, exponents - _exponents(part._low, part._high, self.bins))
+                           for part in (self, other))
+        self._low, self._high = low, high
 
-    def _widen(self, low, high):
-        """Make room for values from low to high."""
-        before = self._exponents()
-        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-        doublings = np.minimum(self._exponents() - before, self.bins.bit_length())  # by then, all are in the first bin
-        for step in range(doublings.max()):
-            rows = doublings > step
-            counts = self._counts[rows]
-            pairs = counts[..., ::2].copy()
-            pairs[..., : self.bins // 2] += counts[..., 1::2]
-            counts[..., : pairs.shape[-1]], counts[..., pairs.shape[-1] :] = pairs, 0
-            self._counts[rows] = counts
-
-    def _exponents(self):
-        """Of the widths of bins: the least with which the largest value is within the bins."""
-        largest = np.maximum(-self._low, self._high).astype(np.float64)
-        return np.frexp(np.maximum(largest, LEAST) / self.bins)[1]
+    def _widths(self):
+        return np.ldexp(1.0, _exponents(self._low, self._high, self.bins))
 
     def _ranges(self, scheme, method, percentile):
-        histograms = ranges.Histograms(self._counts, np.ldexp(1.0, self._exponents()), self._low, self._high)
+        histograms = ranges.Histograms(self._counts, self._widths(), self._low, self._high)
         return ranges.of_histograms(histograms, scheme, method, percentile)
 
     def _check_arrays(self):
@@ -102,6 +84,27 @@ class HistogramObserver(Observer):
             raise ValueError(f"counts: got shape {self._counts.shape}, takes {(scales, 2, self.bins)}")
         if (self._counts < 0).any() or (self._counts.sum(axis=(1, 2)) != self.count // scales).any():
             raise ValueError(f"counts: takes {self.count // scales} values a scale")
+
+
+def _exponents(low, high, bins):
+    """Of the widths of bins: the least with which low and high are within the bins."""
+    largest = np.maximum(-low, high).astype(np.float64)
+    return np.frexp(np.maximum(largest, LEAST) / bins)[1]
+
+
+def _widened(counts, doublings):
+    """Counts [scales, 2, bins] in bins whose widths have doubled so many times, [scales]."""
+    bins = counts.shape[2]
+    doublings = np.minimum(doublings, bins.bit_length())  # by then, all values are in the first bin
+    if doublings.any():
+        counts = counts.copy()
+    for step in range(doublings.max()):
+        rows = doublings > step
+        pairs = counts[rows]
+        counts[rows] = 0
+        pairs[..., : bins // 2 * 2 : 2] += pairs[..., 1::2]
+        counts[rows, :, : -(-bins // 2)] = pairs[..., ::2]
+    return counts
 
 
 def _pieces(blocks, bins):

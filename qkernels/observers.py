@@ -15,6 +15,8 @@ from .qparams import QParams, Scheme, checked_method
 class Observer:
     """What all observers have. Not made itself: see `MinMaxObserver`, `MovingAverageObserver`, `HistogramObserver`.
 
+    A class says what one batch gives (`_fill`) and how that joins what was seen before (`_join`).
+
     Parameters
     ----------
     axis : int, optional
@@ -74,11 +76,10 @@ class Observer:
         low, high = (end(blocks, axis=(0, 2)) + np.float32(0) for end in (np.min, np.max))  # -0.0 becomes 0.0
         if not (np.isfinite(low) & np.isfinite(high)).all():
             raise ValueError("x: contains NaN or infinity")
-        if not self.count:
-            self._begin(low, high)
-        self._add(blocks, low, high)
-        self.count += blocks.size
-        return self
+        batch = type(self)(**{name: getattr(self, name) for name in self._PARAMETERS})
+        batch._fill(blocks, low, high)
+        batch.count = blocks.size
+        return self.merge(batch)
 
     def merge(self, other):
         """Add what another observer has seen.
@@ -271,14 +272,11 @@ class MinMaxObserver(Observer):
 
     __slots__ = ()
 
-    def _begin(self, low, high):
+    def _fill(self, blocks, low, high):
         self._low, self._high = low, high
 
-    def _add(self, blocks, low, high):
-        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-
     def _join(self, other):
-        self._add(None, other._low, other._high)
+        self._low, self._high = np.minimum(self._low, other._low), np.maximum(self._high, other._high)
 
 
 class MovingAverageObserver(Observer):
@@ -319,13 +317,9 @@ class MovingAverageObserver(Observer):
         self._first_low = self._first_high = self._low
         self._decay = np.float64(1)  # (1 - momentum)**batches
 
-    def _begin(self, low, high):
+    def _fill(self, blocks, low, high):
         self._low, self._high = self._first_low, self._first_high = low.astype(np.float64), high.astype(np.float64)
-
-    def _add(self, blocks, low, high):
-        self._low = self._low + self.momentum * (low - self._low)
-        self._high = self._high + self.momentum * (high - self._high)
-        self._decay = self._decay * (1 - self.momentum)
+        self._decay = np.float64(1 - self.momentum)
 
     def _join(self, other):
         self._low = other._low + other._decay * (self._low - other._first_low)

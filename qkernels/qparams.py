@@ -41,7 +41,7 @@ class Scheme:
         self.qtype, self.symmetric, self.full_range = qtype, bool(symmetric), bool(full_range)
 
     def spread(self, low, high):
-        """Scales and zero points whose levels lie from low to high, arrays of any shape; 0 is made part of the range."""
+        """Scales and zero points whose levels lie from low to high, arrays of any shape, and include 0."""
         ends = np.stack([low, high], axis=-1).reshape(-1, 2)
         return tuple(x.reshape(low.shape) for x in self.of_values(ends, Layout(ends.shape, 0, None)))
 
@@ -105,13 +105,13 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
 
     * "percentile": `numpy.percentile` (linear) in float64.
     * "mse": errors squared and summed in float64; of equal ones the largest range.
-    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum; the first, where exact zeros are, counts like the
-      second, as in NVIDIA's pytorch-quantization. For each i from L = 128 (8 and 2 for 4 and 2 bits)
-      to 2048, P is the first i bins, with all values beyond added to the last; Q the same bins without these,
-      joined to L levels (bin b to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are
-      not empty; where the last bin of Q is and that of P is not, it has 1e-4 of a value, with which MXNet and ONNX
-      Runtime smooth empty bins, too. The i of the least divergence of Q from P, the first of equals (to 1e-9 bits a
-      value), cuts ``|x|`` at (i + 1/2) bins, or at its maximum if that is less.
+    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum; the first, which has the zeros, counts like the
+      second, as in NVIDIA's pytorch-quantization. For each i from L = 128 (8 and 2 for 4 and 2 bits) to 2048, P is the
+      first i bins, with all values beyond added to the last; Q the same bins without these, joined to L levels (bin b
+      to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are not empty. Where the
+      last bin of Q is empty and that of P is not, it gets 1e-4 of a value, as empty bins do in ONNX Runtime. The i of
+      the least divergence of Q from P, the first of equals (to 1e-9 bits a value), cuts ``|x|`` at (i + 1/2) bins, or
+      at its maximum if that is less.
 
     What is beyond a range becomes the outermost level of the quantized type, as `quantize` saturates: -128, not -127.
     The result is bit-identical on every processor.

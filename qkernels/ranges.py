@@ -113,18 +113,18 @@ def _best_shrinks(rows, low, high, scheme, weights):
 
 
 def entropy_bins(counts, levels):
-    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins]; the fewest
-    of equally good ones.
+    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins]; of
+    equally good numbers the least.
 
-    Zeros, of which there may be any number (behind a ReLU, say), become 0 whatever the range is: the first bin counts as
-    if it had as many values as the second. Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
-    empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0; where the
-    last bin is empty but for those beyond, 1e-4 of a value. With P / n and Q / r,
+    The first bin counts as if it had what the second has: the zeros in it, of which there may be any number (behind a
+    ReLU, say), become 0 whatever is kept. Of i bins, with c_b values in bin b, r in these bins and n in all, level l
+    has m_l values in f_l bins that are not empty. P has p_b = c_b values, p_(i-1) also those beyond. Q has
+    q_b = m_l / f_l where c_b is not 0, and 1e-4 of a value in the last bin if it is empty but for those beyond. With
+    P / n and Q / r,
 
         n KL(P, Q) = sum of p_b log p_b - sum of p_b log q_b + n (log r - log n),
 
-    in which all sums over bins are differences of running sums: that of p_b log q_b is over levels, of m_l log(m_l / f_l),
-    and of what lies beyond.
+    where sums over bins are differences of running sums, and the sum of c_b log q_b is that of m_l log(m_l / f_l).
     """
     if len(counts) <= levels:
         return len(counts)

@@ -78,7 +78,10 @@ class StaticLinear:
         self._bias = None if bias is None else arguments.linear_bias(bias, len(weight))
         chosen = choose_qparams(weight, axis=0, method=method, percentile=percentile)
         self._weight = pack_b(quantize(weight, chosen.scale, axis=0), transpose=True)
-        self._scales = self.input.scale * chosen.scale
+        with np.errstate(over="ignore"):  # an infinity is refused with the other bad values
+            self._scales = self.input.scale * chosen.scale
+        if not ((self._scales > 0) & np.isfinite(self._scales)).all():
+            raise ValueError("input: its scale times those of the weight is not within float32's range")
         self(np.zeros((0, weight.shape[1]), self.input.dtype))  # parameters that do not go together are refused here
 
     @property
@@ -121,7 +124,8 @@ class StaticLinear:
     def _requantization(self):
         if self.output is None:
             return {}
-        return {"out_dtype": self.output.dtype, "out_scale": self.output.scale, "out_zero_point": self.output.zero_point}
+        scale, zero_point, dtype, *_ = self.output
+        return {"out_dtype": dtype, "out_scale": scale, "out_zero_point": zero_point}
 
     def __repr__(self):
         n, k = self.shape
@@ -136,4 +140,8 @@ def _checked(parameters, name):
     if parameters.dtype not in ("uint8", "int8") or np.ndim(parameters.scale):
         raise ValueError(f"{name}: got {parameters.dtype} with scales of shape {np.shape(parameters.scale)}, "
                          "takes uint8 or int8 with one scale")
+    qtype = arguments.qtype(parameters.dtype)
+    if not 0 < parameters.scale < math.inf or not qtype.qmin <= parameters.zero_point <= qtype.qmax:
+        raise ValueError(f"{name}: got scale {parameters.scale} and zero point {parameters.zero_point}, takes a finite "
+                         f"scale > 0 and {qtype.qmin} to {qtype.qmax}")
     return parameters

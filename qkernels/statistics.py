@@ -186,7 +186,7 @@ class InputStatistics:
                           ("max_abs", made.max_abs)]:  # fmt: skip
             entry = np.asarray(state[name])
             if entry.shape != own.shape or entry.dtype.kind != "f" or not np.isfinite(entry).all():
-                raise ValueError(f"state: {name}: got shape {entry.shape}, {entry.dtype}, takes finite floats {own.shape}")
+                raise ValueError(f"state: {name}: got {entry.dtype} {entry.shape}, takes finite floats {own.shape}")
             own[...] = entry
         return made
 

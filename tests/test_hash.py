@@ -112,7 +112,8 @@ def layers(module, kinds):
 
 def ranges(module):
     """The scales and zero points that choose_qparams finds."""
-    for seed, (dtype, method) in enumerate(itertools.product(("int8", "uint4", "int2"), ("percentile", "mse", "entropy"))):
+    methods = "percentile", "mse", "entropy"
+    for seed, (dtype, method) in enumerate(itertools.product(("int8", "uint4", "int2"), methods)):
         x = cases.floats(seed, (2, 777), 3.0) ** 3
         for where in ({"symmetric": False}, {"axis": 0})[: 1 if method == "entropy" else 2]:
             yield from map(np.asarray, module.choose_qparams(x, dtype, method=method, **where)[:2])

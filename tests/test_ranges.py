@@ -3,7 +3,7 @@
 import cases
 import numpy as np
 import pytest
-from cases import assert_same
+from cases import assert_same, raises
 from test_affine import DTYPES
 
 import qkernels
@@ -69,6 +69,22 @@ def test_extremes_and_strides(isa, method):
     want = qkernels.choose_qparams(x, axis=0, method=method).scale
     for view in cases.strided(x).values():
         assert_same(qkernels.choose_qparams(view, axis=0, method=method).scale, want)
+
+
+@pytest.mark.any_isa
+def test_bad_input():
+    x = cases.floats(1, (3, 40))
+    for method in ("mse", "entropy"):
+        raises(ValueError, "percentile", qkernels.choose_qparams, x, method=method, percentile=99.0)
+    for bad in (0, -1, 100.1, np.nan, np.inf):
+        raises(ValueError, "percentile", qkernels.choose_qparams, x, method="percentile", percentile=bad)
+    for bad in ("99", [99.0], True):
+        raises(TypeError, "percentile", qkernels.choose_qparams, x, method="percentile", percentile=bad)
+    for method in ("percentile", "mse", "entropy"):
+        for bad in (np.nan, np.inf, -np.inf):
+            raises(ValueError, "x", qkernels.choose_qparams, np.append(x, np.float32(bad)), method=method)
+        raises(ValueError, "full_range", qkernels.choose_qparams, x, method=method, symmetric=False, full_range=True)
+        raises(TypeError, "x", qkernels.choose_qparams, x.astype(float), method=method)
 
 
 @pytest.mark.any_isa

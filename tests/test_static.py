@@ -65,7 +65,7 @@ NETWORK = [(96, 40), (64, 96), (10, 64)]
 
 
 def network():
-    """Weights and biases of three layers, about as far from 0 as those of a network that keeps the size of its values."""
+    """Weights and biases of three layers that keep the size of values about as it is."""
     weights = [cases.floats(10 + i, shape, (6 / shape[1]) ** 0.5) for i, shape in enumerate(NETWORK)]
     return weights, [cases.floats(20 + i, shape[:1], 0.2) for i, shape in enumerate(NETWORK)]
 
@@ -121,9 +121,13 @@ def test_bad_layers():
     raises(TypeError, "bias", StaticLinear, w, np.arange(4), input=good)
     raises(ValueError, "activation", StaticLinear, w, input=good, activation="gelu")
     raises(ValueError, "method", StaticLinear, w, input=good, method="max")
-    for scale in (0.0, np.inf, 1e-45):
-        parameters = QParams(np.float32(scale), np.uint8(0), "uint8", None, None)
-        raises(ValueError, "scales", StaticLinear, w, input=parameters)
+    for scale, zero_point in [(0.0, 0), (-1.0, 0), (np.inf, 0), (np.nan, 0), (1.0, 128), (1.0, -129)]:
+        bad = QParams(np.float32(scale), zero_point, "int8", None, None)
+        raises(ValueError, "input", StaticLinear, w, input=bad)
+        raises(ValueError, "output", StaticLinear, w, input=good, output=bad)
+    for scale, size in [(1e-45, 0.1), (3e38, 3e38)]:
+        tiny_or_huge = QParams(np.float32(scale), np.uint8(0), "uint8", None, None)
+        raises(ValueError, "input", StaticLinear, w * np.float32(size), input=tiny_or_huge)
 
 
 @pytest.mark.any_isa

@@ -78,7 +78,7 @@ def by_entropy(values, dtype):
 
 
 def entropy_bins(counts, levels):
-    """The number of bins to keep: 2048 bins, say, and 128 levels for what is kept of them. The first bin, where zeros are,
+    """The number of bins to keep: of 2048, say, with 128 levels for what is kept. The first bin, where zeros are,
     counts like the second."""
     counts = np.append(counts[1], counts[1:])
     candidates = range(min(levels, len(counts)), len(counts) + 1)
