@@ -323,7 +323,8 @@ class MovingAverageObserver(Observer):
 
     def _join(self, other):
         self._low = other._low + other._decay * (self._low - other._first_low)
-        self._high = other._high + other._decay * (self._high - other._first_high)
+        high = other._high + other._decay * (self._high - other._first_high)
+        self._high = np.maximum(high, self._low)  # rounding might take it below
         self._decay = self._decay * other._decay
 
     def _check_arrays(self):
