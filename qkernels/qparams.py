@@ -77,7 +77,7 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
         * "percentile": symmetric, the percentile of ``|x|``; otherwise from the (100 - p) / 2 to the other one of x.
         * "mse": that of the least squared error, among the whole range and 97.5, 95, ... 20 % of it [1]_.
         * "entropy": cut where the histogram of ``|x|`` loses the least information, by Kullback and Leibler's
-          divergence [2]_. For activations; it takes thousands of values to be meaningful.
+          divergence [2]_. For activations: it takes thousands of values, and many of them near 0, to be meaningful.
     percentile : float, optional
         Of method "percentile": more than 0, at most 100; None for 99.99.
     full_range : bool, default False

@@ -125,6 +125,7 @@ def entropy_bins(counts, levels):
         n KL(P, Q) = sum of p_b log p_b - sum of p_b log q_b + n (log r - log n),
 
     where sums over bins are differences of running sums, and the sum of c_b log q_b is that of m_l log(m_l / f_l).
+    Where r is 0, that is 13 bits a value; keeping one more than the empty bins costs 0, so it does not matter.
     """
     if len(counts) <= levels:
         return len(counts)
@@ -137,7 +138,6 @@ def entropy_bins(counts, levels):
     logs = _log2(np.maximum(masses, 1) / np.maximum(np.diff(filled[cuts], axis=0), 1))
     of_q = row_sums((masses * logs).T) + beyond * np.where(last > 0, logs[-1], LOG2_OF_SMOOTHED)
     divergence = of_p - of_q + values[-1] * (_log2(np.maximum(inside, 1)) - _log2(max(values[-1], 1)))
-    divergence[inside == 0] = np.inf
     return kept[np.argmax(divergence <= divergence.min() + EQUAL * values[-1])]
 
 
