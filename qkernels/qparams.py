@@ -41,7 +41,7 @@ class Scheme:
         self.qtype, self.symmetric, self.full_range = qtype, bool(symmetric), bool(full_range)
 
     def spread(self, low, high):
-        """Scales and zero points whose levels lie from low to high, arrays of any shape; 0 is made part of the range."""
+        """Scales and zero points whose levels lie from low to high, arrays of any shape, and include 0."""
         ends = np.stack([low, high], axis=-1).reshape(-1, 2)
         return tuple(x.reshape(low.shape) for x in self.of_values(ends, Layout(ends.shape, 0, None)))
 
@@ -77,7 +77,7 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
         * "percentile": symmetric, the percentile of ``|x|``; otherwise from the (100 - p) / 2 to the other one of x.
         * "mse": that of the least squared error, among the whole range and 97.5, 95, ... 20 % of it [1]_.
         * "entropy": cut where the histogram of ``|x|`` loses the least information, by Kullback and Leibler's
-          divergence [2]_. For activations; it takes thousands of values to be meaningful.
+          divergence [2]_. For activations: it takes thousands of values, and many of them near 0, to be meaningful.
     percentile : float, optional
         Of method "percentile": more than 0, at most 100; None for 99.99.
     full_range : bool, default False
@@ -105,12 +105,15 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
 
     * "percentile": `numpy.percentile` (linear) in float64.
     * "mse": errors squared and summed in float64; of equal ones the largest range.
-    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum. For each i from L = 128 (8 and 2 for 4 and 2 bits)
-      to 2048, P is the first i bins, with all values beyond added to the last; Q the same bins without these,
-      joined to L levels (bin b to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are
-      not empty. The i of the least divergence of Q from P, the first of equals, cuts ``|x|`` at (i + 1/2) bins, or at
-      its maximum if that is less.
+    * "entropy": ``|x|`` is counted in 2048 bins from 0 to its maximum; the first, which has the zeros, counts like the
+      second, as in NVIDIA's pytorch-quantization. For each i from L = 128 (8 and 2 for 4 and 2 bits) to 2048, P is the
+      first i bins, with all values beyond added to the last; Q the same bins without these, joined to L levels (bin b
+      to level floor(b L / i)), whose counts are spread evenly over the bins of theirs that are not empty. Where the
+      last bin of Q is empty and that of P is not, it gets 1e-4 of a value, as empty bins do in ONNX Runtime. The i of
+      the least divergence of Q from P, the first of equals (to 1e-9 bits a value), cuts ``|x|`` at (i + 1/2) bins, or
+      at its maximum if that is less.
 
+    What is beyond a range becomes the outermost level of the quantized type, as `quantize` saturates: -128, not -127.
     The result is bit-identical on every processor.
 
     References
@@ -138,7 +141,7 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
     ...     print(f"{method}: {7 * qkernels.choose_qparams(x, 'int4', method=method).scale:.2f}")
     minmax: 2.00
     percentile: 1.00
-    mse: 1.05
+    mse: 0.95
     """
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")

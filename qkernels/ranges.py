@@ -10,8 +10,11 @@ import numpy as np
 
 from .affine import fake_quantize
 from .groups import SEARCH_SIZE, SHRINKS, row_sums, squared_errors
+from .progress import progress
 
 ENTROPY_BINS = 2048
+EQUAL = 1e-9  # bits a value: divergences that differ by less are rounding apart at most
+LOG2_OF_SMOOTHED = -13.287712379549449  # of 1e-4 of a value
 
 
 class Histograms:
@@ -42,7 +45,7 @@ class Histograms:
         return np.clip(centres, self.low[:, None], self.high[:, None]).astype(np.float32)
 
     def percentiles(self, percentile, symmetric):
-        """The range by percentiles: not narrower than that of the values, and wider by less than a bin at each end."""
+        """The range by percentiles, whose ends lie less than a bin from where those of the values do."""
         negative, others = self.counts[:, 0], self.counts[:, 1]
         if symmetric:
             largest = np.maximum(np.abs(self.low), np.abs(self.high))
@@ -52,7 +55,7 @@ class Histograms:
         for below, above, largest in [(others, negative, -self.low), (negative, others, self.high)]:
             steps = _percentile(np.concatenate([below[:, ::-1], above], axis=1), percentile) - bins
             ends.append(np.minimum(steps * self.widths, largest).astype(np.float32).clip(0))
-        return -ends[0], ends[1]
+        return np.float32(0) - ends[0], ends[1]
 
 
 def of_rows(rows, scheme, method, percentile):
@@ -63,7 +66,8 @@ def of_rows(rows, scheme, method, percentile):
     if method == "mse":
         return least_squares(rows, low, high, scheme)
     largest = np.maximum(-low, high).astype(np.float64)
-    return _cut(low, high, [_entropy_of_row(*pair, scheme) for pair in zip(rows, largest)])
+    pairs = progress(zip(rows, largest), len(rows), "entropy", "range")
+    return _cut(low, high, [_entropy_of_row(*pair, scheme) for pair in pairs])
 
 
 def of_histograms(histograms, scheme, method, percentile):
@@ -76,7 +80,8 @@ def of_histograms(histograms, scheme, method, percentile):
     if method == "mse":
         weights = histograms.counts.reshape(len(low), -1).astype(np.float64)
         return least_squares(histograms.centres(), low, high, scheme, weights)
-    bins = [entropy_bins(counts, _levels(scheme)) for counts in histograms.counts.sum(axis=1)]
+    magnitudes = progress(histograms.counts.sum(axis=1), len(low), "entropy", "range")
+    bins = [entropy_bins(counts, _levels(scheme)) for counts in magnitudes]
     return _cut(low, high, (np.array(bins) + 0.5) * histograms.widths)
 
 
@@ -89,7 +94,8 @@ def least_squares(rows, low, high, scheme, weights=None):
     """The part of each range that gives the row the least (weighted) squared error, of equal ones the largest."""
     shrinks = np.ones(len(rows), np.float32)
     step = max(SEARCH_SIZE // max(rows.shape[1], 1), 1)
-    for start in range(0, len(rows), step):
+    starts = range(0, len(rows), step)
+    for start in progress(starts, len(rows), "mse", "range", lambda start: min(step, len(rows) - start)):
         part = slice(start, start + step)
         weights_of_part = None if weights is None else weights[part]
         shrinks[part] = _best_shrinks(rows[part], low[part], high[part], scheme, weights_of_part)
@@ -107,31 +113,32 @@ def _best_shrinks(rows, low, high, scheme, weights):
 
 
 def entropy_bins(counts, levels):
-    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins].
+    """How many of the first bins to keep, so that `levels` levels for them tell most of the histogram [bins]; of
+    equally good numbers the least.
 
-    Of i bins, with c_b values in bin b, r in these bins and n in all, level l has m_l values in f_l bins that are not
-    empty. P has p_b = c_b values, p_(i-1) also those beyond, and Q has q_b = m_l / f_l where c_b is not 0. With P / n and
-    Q / r,
+    The first bin counts as if it had what the second has: the zeros in it, of which there may be any number (behind a
+    ReLU, say), become 0 whatever is kept. Of i bins, with c_b values in bin b, r in these bins and n in all, level l
+    has m_l values in f_l bins that are not empty. P has p_b = c_b values, p_(i-1) also those beyond. Q has
+    q_b = m_l / f_l where c_b is not 0, and 1e-4 of a value in the last bin if it is empty but for those beyond. With
+    P / n and Q / r,
 
-        n KL(P, Q) = sum of p_b log p_b - sum over l of (sum of p_b in l) log(m_l / f_l) + n (log r - log n),
+        n KL(P, Q) = sum of p_b log p_b - sum of p_b log q_b + n (log r - log n),
 
-    in which all sums over bins are differences of running sums.
+    where sums over bins are differences of running sums, and the sum of c_b log q_b is that of m_l log(m_l / f_l).
+    Where r is 0, that is 13 bits a value; keeping one more than the empty bins costs 0, so it does not matter.
     """
     if len(counts) <= levels:
         return len(counts)
+    counts = np.append(counts[1], counts[1:])
     kept, cuts = _candidates(len(counts), levels)
     values, filled = (np.append(0, np.cumsum(x)) for x in (counts, counts > 0))
-    beyond = values[-1] - values[kept]
-    last = counts[kept - 1]
+    inside, beyond, last = values[kept], values[-1] - values[kept], counts[kept - 1]
     of_p = _running_entropy(counts)[kept - 1] + (last + beyond) * _log2(np.maximum(last + beyond, 1))
-
     masses = np.diff(values[cuts], axis=0)
     logs = _log2(np.maximum(masses, 1) / np.maximum(np.diff(filled[cuts], axis=0), 1))
-    masses[-1] += beyond
-    of_q = row_sums((masses * logs).T)
-    divergence = of_p - of_q + values[-1] * (_log2(np.maximum(values[kept], 1)) - _log2(max(values[-1], 1)))
-    divergence[(last == 0) & (beyond > 0)] = np.inf  # Q has nothing where P has what lies beyond
-    return kept[np.argmin(divergence)]
+    of_q = row_sums((masses * logs).T) + beyond * np.where(last > 0, logs[-1], LOG2_OF_SMOOTHED)
+    divergence = of_p - of_q + values[-1] * (_log2(np.maximum(inside, 1)) - _log2(max(values[-1], 1)))
+    return kept[np.argmax(divergence <= divergence.min() + EQUAL * values[-1])]
 
 
 @functools.lru_cache(8)

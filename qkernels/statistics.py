@@ -1,12 +1,14 @@
 """What the inputs of a linear layer are like: the second moments and means that calibrated quantization asks for."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from . import _arguments as arguments
 
 PIECE = 2**22  # values of x that are taken at a time
+LARGEST = 2.0**50  # of them; PIECE products of such values add up to less than float32's largest number
 
 
 class InputStatistics:
@@ -76,7 +78,7 @@ class InputStatistics:
         Parameters
         ----------
         x : float32 array
-            [..., K], finite.
+            [..., K], of at most 2**50 in size.
 
         Returns
         -------
@@ -88,13 +90,13 @@ class InputStatistics:
         TypeError
             x is not float32.
         ValueError
-            Its last dimension is not K, or it has NaN or infinities; nothing was added then.
+            Its last dimension is not K, or it has NaN, infinities or values beyond 2**50; nothing was added then.
         """
         x = arguments.float_array(x, "x")
         if x.ndim == 0 or x.shape[-1] != self.k:
             raise ValueError(f"x: got shape {x.shape}, takes [..., {self.k}]")
-        if not np.isfinite(x).all():
-            raise ValueError("x: contains NaN or infinity")
+        if not -LARGEST <= x.min(initial=0) <= x.max(initial=0) <= LARGEST:
+            raise ValueError("x: contains NaN, infinity or values beyond 2**50, whose products float32 might not hold")
         rows = x.reshape(math.prod(x.shape[:-1]), self.k)
         step = max(PIECE // max(self.k, 1), 1)
         for start in range(0, len(rows), step):
@@ -164,25 +166,28 @@ class InputStatistics:
 
         Raises
         ------
+        TypeError
+            state is not a mapping.
         ValueError
             The state is not complete or not consistent; the message names the entry.
         """
-        shapes = {"version": 0, "count": 0, "products": 2, "sum": 1, "sum_abs": 1, "max_abs": 1}
-        for name, ndim in shapes.items():
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
+        for name in ("version", "count", "products", "sum", "sum_abs", "max_abs"):
             if name not in state:
                 raise ValueError(f"state: lacks {name}")
-            if np.ndim(state[name]) != ndim or not np.isfinite(state[name]).all():
-                raise ValueError(f"state: {name} must have {ndim} dimensions and be finite")
-        if state["version"] != 1:
-            raise ValueError(f"state: version: got {state['version']}, takes 1")
-        made = cls(len(state["sum"]))
-        for name, shape in [("products", (made.k, made.k)), ("sum_abs", (made.k,)), ("max_abs", (made.k,))]:
-            if state[name].shape != shape:
-                raise ValueError(f"state: {name}: got shape {state[name].shape}, takes {shape}")
-        made.count = arguments.scalar(state["count"], "count", 0, 2**62)
-        made.max_abs = np.array(state["max_abs"], np.float32)
-        made._products, made._sum, made._sum_abs = (
-            np.array(state[name], np.float64) for name in ("products", "sum", "sum_abs"))
+        try:
+            arguments.scalar(state["version"], "version", 1, 1)
+            made = cls(np.size(state["sum"]))
+            made.count = arguments.scalar(state["count"], "count", 0, 2**62)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"state: {error}") from None
+        for name, own in [("products", made._products), ("sum", made._sum), ("sum_abs", made._sum_abs),
+                          ("max_abs", made.max_abs)]:  # fmt: skip
+            entry = np.asarray(state[name])
+            if entry.shape != own.shape or entry.dtype.kind != "f" or not np.isfinite(entry).all():
+                raise ValueError(f"state: {name}: got {entry.dtype} {entry.shape}, takes finite floats {own.shape}")
+            own[...] = entry
         return made
 
     def __reduce__(self):

@@ -15,7 +15,8 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
     "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
-    "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
+    "qkernels.histogram_observer", "qkernels.layers", "qkernels.observers", "qkernels.packing", "qkernels.qparams",
+    "qkernels.quantizers", "qkernels.static", "qkernels.statistics", "qkernels.threads", "qkernels.trellis",
     "qkernels.weights",
 ]
 

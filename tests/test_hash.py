@@ -1,4 +1,4 @@
-"""One number for int8_gemm, requantization and linear: the same bytes on every ISA and architecture.
+"""One number for int8_gemm, requantization, linear and ranges: the same bytes on every ISA and architecture.
 
 The digests are frozen. The oracle reproduces them, and so must each kernel, on x86 and on Arm.
 """
@@ -27,6 +27,7 @@ DIGESTS = {
     "linear": "feacca61471a7476195268b953205842cb52d8c5ceafda241c74c25452cd7f54",
     "levels": "229f53899894c74959f590fea3c6e9a3384996d84a11afd632de8637f81e07ba",
     "long": "c75d0acaac09fed5d73835b0fc0006c5ee380392ddd5898d8ef521c5cff3f18a",
+    "ranges": "f760fe5a6f93056d7cb3993c90425270337c9f7485f7e610809c4eae19494ae7",
 }
 
 
@@ -109,7 +110,18 @@ def layers(module, kinds):
                 yield module.linear(x, w, bias, activation="relu" if seed % 2 else None, **mode)
 
 
+def ranges(module):
+    """The scales and zero points that choose_qparams finds."""
+    methods = "percentile", "mse", "entropy"
+    for seed, (dtype, method) in enumerate(itertools.product(("int8", "uint4", "int2"), methods)):
+        x = cases.floats(seed, (2, 777), 3.0) ** 3
+        for where in ({"symmetric": False}, {"axis": 0})[: 1 if method == "entropy" else 2]:
+            yield from map(np.asarray, module.choose_qparams(x, dtype, method=method, **where)[:2])
+
+
 def results(module, kind):
+    if kind == "ranges":
+        return ranges(module)
     if kind in ("linear", "levels"):  # evenly spaced ones, and others
         return layers(module, [k for k in KINDS if (k[0] in FORMATS) == (kind == "linear")])
     return (module.int8_gemm(*args, **options) for args, options in case_set(kind))

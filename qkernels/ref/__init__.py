@@ -6,7 +6,6 @@ the public functions do the checking.
 
 from .affine import (
     QParams,
-    choose_qparams,
     dequantize,
     dynamic_quantize,
     fake_quantize,
@@ -17,6 +16,8 @@ from .formats import quantize_weight, weight_of_codes, weight_of_stream
 from .gemm import int8_gemm
 from .hadamard import hadamard
 from .packing import pack, unpack
+from .ranges import choose_qparams
+from .static import static_linear
 from .weights import Weight, linear
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "pack",
     "quantize",
     "quantize_weight",
+    "static_linear",
     "unpack",
     "weight_of_codes",
     "weight_of_stream",
