@@ -14,9 +14,9 @@ import qkernels
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
-    "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
-    "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
-    "qkernels.weights",
+    "qkernels", "qkernels.affine", "qkernels.allocation", "qkernels.binary", "qkernels.codebook", "qkernels.gemm",
+    "qkernels.hadamard", "qkernels.layers", "qkernels.mixed", "qkernels.packing", "qkernels.plans",
+    "qkernels.quantizers", "qkernels.sensitivity", "qkernels.threads", "qkernels.trellis", "qkernels.weights",
 ]
 
 
