@@ -239,7 +239,10 @@ def _checked_layers(errors, costs):
     for i, pair in enumerate(zip(errors, costs, strict=True)):
         columns = []
         for name, values in zip(("errors", "costs"), pair, strict=True):
-            values = np.asarray(values, np.float64)
+            values = arguments.parameter(values, name)
+            if values.dtype.kind not in "iuf" and values.size:
+                raise TypeError(f"{name}: of layer {i}: got dtype {values.dtype}, takes numbers")
+            values = values.astype(np.float64)
             if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
                 raise ValueError(f"{name}: of layer {i}: takes one or more numbers, finite and >= 0")
             columns.append(values)

@@ -1,6 +1,6 @@
 """Mixed precision: which format for which layer, so that a model's error is least within a size or a time.
 
-`make_plan` measures the candidates of each layer (`sensitivity`) and chooses among them (`allocate`). A `Plan` quantizes
+`make_plan` measures candidates for each layer (`sensitivity`) and chooses among them (`allocate`). A `Plan` quantizes
 a model, and is a file to read and edit. `plot_frontier` draws what errors can be had at what sizes (`frontier`).
 """
 
@@ -58,8 +58,9 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     Raises
     ------
     TypeError, ValueError
-        The budget is less than what the cheapest candidates take, which the message says; the table was measured
-        otherwise; or an argument is not as said above. All but the first are found before anything is measured.
+        A candidate is not one, the table was measured otherwise, or an argument is not as said above: found before
+        anything is measured, but for the arrays of a layer, whose turn comes, and a budget that is less than what the
+        cheapest candidates take, which the message says.
 
     Notes
     -----
@@ -116,13 +117,16 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     errors = [[importance[name] * entry["error"] for entry in entries[name]] for name in names]
     cost = "seconds" if budget_name == "budget_seconds" else "bytes"
     costs = [[entry[cost] for entry in entries[name]] for name in names]
-    unit = sum(sizes.values()) / 8 if budget_name == "budget_bits" else 1  # of the budget, in terms of the costs
+    limit, unit = budget, 1  # of the costs; what one of the budget is in terms of them
+    if budget_name == "budget_bits":
+        unit = sum(sizes.values()) / 8
+        limit = math.nextafter(budget, math.inf) * unit  # an average that was computed from bytes fits them
     least = total([min(own) for own in costs])
-    if least > budget * unit:
+    if least > limit:
         raise ValueError(f"{budget_name}: got {budget}, takes at least {least / (unit or 1):.17g}, which the cheapest "
                          "candidates take")
     plan = Plan({})
-    for name, i in zip(names, allocate(errors, costs, budget * unit), strict=True):
+    for name, i in zip(names, allocate(errors, costs, limit), strict=True):
         plan.layers[name], measured = entries[name][i]["candidate"], dict(entries[name][i])
         del measured["candidate"]
         plan.measured[name] = {"bits": 8 * measured["bytes"] / max(sizes[name], 1), **measured}
