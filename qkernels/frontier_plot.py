@@ -8,6 +8,12 @@ from .sensitivity import checked_importance, label
 
 BUDGETS = 100
 GAP = 1e-4  # less than can be seen
+ERRORS = {
+    "hessian": "sum of errors / outputs, squared, of the weights alone",
+    "sqnr": "sum of noise / signal of the outputs",
+    "kl": "sum of KL divergences of the outputs (nats)",
+    "function": "sum of the model's errors, layer by layer",
+}
 MARKERS = "osD^vP*X<>"
 
 
@@ -53,20 +59,19 @@ def plot_frontier(table, path, *, importance=None):
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     sizes, totals, _ = frontier(errors, bits, BUDGETS, gap=GAP)
-    axes.plot(sizes, totals, ".-", color="black", markersize=4, linewidth=1, label="best mixtures")
+    axes.step(sizes, totals, ".-", where="post", color="black", markersize=4, linewidth=1, label="best mixtures")
     positive = list(totals)
-    for i, (name, points) in enumerate(_uniform(layers, errors, bits).items()):
-        size, error = points
-        axes.plot(size, error, MARKERS[i % len(MARKERS)], color=f"C{i % 10}", markersize=8, label=name)
+    for i, (name, (size, error)) in enumerate(_uniform(layers, errors, bits).items()):
+        axes.plot(size, error, MARKERS[i % len(MARKERS)], color=f"C{i % 10}", markersize=8, label=f"only {name}")
         positive.append(error)
     if min(positive) > 0:
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(10))
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3, which="both")
     axes.set_title(f"Error and size of {len(layers)} quantized layers")
     axes.set_xlabel("size (bits per weight, all that is stored)")
-    axes.set_ylabel(f"sum of the layers' errors ({table['settings']['measure']})")
-    figure.legend(loc="outside right upper", title="the same for all layers", fontsize="small")
+    axes.set_ylabel(ERRORS[table["settings"]["measure"]])
+    figure.legend(loc="outside right upper", fontsize="small")
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
