@@ -75,6 +75,16 @@ def test_brute_force_of_ragged_layers(error_kind, cost_kind):
             check(errors, costs, reachable[part], allocations)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_brute_force_where_only_rounding_decides(seed):
+    """Each unit of cost saves a tenth of error: sums of equal cost differ in their last bits."""
+    costs = cases.ints(seed, (10, 3), 0, 9)
+    errors = 0.1 * (9 - costs)
+    allocations = everything(errors)
+    for budget in np.unique(totals(costs, allocations))[::7]:
+        check(errors, costs, budget, allocations)
+
+
 def realistic(seed, layers):
     """Errors that fall fourfold a bit, more or less, and bytes of layers of all sizes."""
     bits = np.array([1.25, 2.25, 2.5, 3.25, 4.125, 4.25, 4.5, 8.06])
