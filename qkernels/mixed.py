@@ -144,13 +144,11 @@ def _measure(table, weights, candidates, measure, calibration, inputs):
             layer = layers.setdefault(name, {"shape": list(w.shape), "measured": []})
             if layer["shape"] != list(w.shape):
                 raise ValueError(f"w: got shape {w.shape}, has {tuple(layer['shape'])} in the table")
-            if callable(measure):
-                error_of = lambda qw: measure({name: qw})  # noqa: E731, B023
-            else:
-                error_of = gauge(w, measure, calibration.get(name), inputs.get(name), settings["activations"])
+            error_of = None if callable(measure) else gauge(
+                w, measure, calibration.get(name), inputs.get(name), settings["activations"])
             for _, candidate in of_layer:
                 qw = quantized(w, candidate, calibration.get(name))
-                error = checked_error(error_of(qw), "measure")
+                error = checked_error(measure({name: qw}) if callable(measure) else error_of(qw), "measure")
                 entry = {"candidate": candidate, "bytes": int(qw.nbytes), "error": error}
                 if settings["rows"] is not None:
                     entry["seconds"] = seconds(qw, settings["rows"], settings["activations"])

@@ -69,9 +69,9 @@ class Plan:
 
         Raises
         ------
-        ValueError
-            Weights or calibration lack a layer, one in `done` has another format than the plan says, or
-            `quantize_weight` refuses a weight; the message names the layer.
+        TypeError, ValueError
+            Weights or calibration lack a layer, one in `done` has another format than the plan says (found before any
+            is quantized), or `quantize_weight` refuses a weight; the message names the layer.
         """
         calibration = {} if calibration is None else calibration
         done = {} if done is None else done

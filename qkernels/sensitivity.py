@@ -1,6 +1,7 @@
 """What a candidate costs a layer: error, bytes and time. A candidate is a dict of options of `quantize_weight`."""
 
 import inspect
+import math
 import numbers
 import statistics
 import time
@@ -119,14 +120,15 @@ def gauge(w, measure, calibration, x, activations):
     if measure == "hessian":
         if not isinstance(calibration, InputStatistics):
             raise TypeError(f"calibration: got {type(calibration).__name__}, takes InputStatistics for 'hessian'")
-        if calibration.k != w.shape[1]:
-            raise ValueError(f"calibration: has rows of {calibration.k} values, takes {w.shape[1]}")
+        if calibration.k != w.shape[1] or not calibration.count:
+            raise ValueError(f"calibration: has seen {calibration.count} rows of {calibration.k} values, takes some of "
+                             f"{w.shape[1]}")
         hessian = calibration.hessian
         energy = output_error(w, hessian) or 1.0
         return lambda qw: max(output_error(w - qw.dequantize(), hessian), 0.0) / energy
     x = arguments.float_array(x, "x")
-    if x.ndim == 0 or x.shape[-1] != w.shape[1]:
-        raise ValueError(f"x: got shape {x.shape}, takes [..., {w.shape[1]}]")
+    if x.ndim == 0 or x.shape[-1] != w.shape[1] or not math.prod(x.shape[:-1]):
+        raise ValueError(f"x: got shape {x.shape}, takes [..., {w.shape[1]}], at least one row")
     outputs = x.astype(np.float64) @ w.T
     if measure == "kl":
         return lambda qw: kl_divergence(outputs, linear(x, qw, activations=activations))

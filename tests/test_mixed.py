@@ -76,8 +76,7 @@ def test_errors_of_zeros_are_absolute():
     for measure in ("hessian", "sqnr", "kl"):
         assert sensitivity(w, [{"format": "int8"}], measure=measure, calibration=statistics, x=x) == 0
         assert sensitivity(w, [{"format": "binary"}], measure=measure, calibration=statistics, x=x) >= 0
-        nothing = {"calibration": InputStatistics(0), "x": x[:, :0]}
-        assert sensitivity(w[:, :0], [{"format": "int8"}], measure=measure, **nothing) == 0
+        assert sensitivity(w[:0], [{"format": "int8"}], measure=measure, calibration=statistics, x=x) == 0
 
 
 def test_kl_divergence():
@@ -159,8 +158,7 @@ def test_time_is_a_budget():
 
 def test_measuring_goes_on_where_it_was_interrupted(monkeypatch, table):
     """Whichever measurement is interrupted; the table survives JSON; each candidate is quantized once."""
-    want = make_plan(WEIGHTS, CANDIDATES, budget_bits=5, table=table, **HESSIAN)
-    whole = table
+    whole, want = table, make_plan(WEIGHTS, CANDIDATES, budget_bits=5, table=table, **HESSIAN)
     real, calls = qkernels.mixed.quantized, []
 
     def interrupted(w, candidate, statistics):
@@ -243,6 +241,8 @@ def test_bad_input():
     assert "up: w: got shape" in bad(ValueError, "weights", weights={**WEIGHTS, "up": WEIGHTS["up"][1:]}, table=table)
     raises(TypeError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl")
     raises(TypeError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES)
+    raises(ValueError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl", x=INPUTS["up"][:0])
+    raises(ValueError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES, calibration=InputStatistics(64))
 
 
 def test_no_layers():

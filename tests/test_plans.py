@@ -144,6 +144,7 @@ def measured(candidates):
 
 
 def test_the_chart_is_a_png(tmp_path):
+    pytest.importorskip("matplotlib")
     path = tmp_path / "frontier.png"
     table = json.loads(json.dumps(measured([{"format": name} for name in ("binary", "ternary", "int4", "int8")])))
     plot_frontier(table, path, importance={"a": 2})
@@ -161,6 +162,7 @@ def test_the_chart_is_a_png(tmp_path):
 
 
 def test_the_chart_of_errors_of_zero(tmp_path):
+    pytest.importorskip("matplotlib")
     table = measured([{"format": "int4"}])
     for layer in table["layers"].values():
         layer["measured"][0]["error"] = 0.0
