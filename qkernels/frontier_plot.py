@@ -9,7 +9,7 @@ from .sensitivity import checked_importance, label
 BUDGETS = 100
 GAP = 1e-4  # less than can be seen
 ERRORS = {
-    "hessian": "sum of errors / outputs, squared, of the weights alone",
+    "hessian": "sum of squared output errors, relative to the outputs",
     "sqnr": "sum of noise / signal of the outputs",
     "kl": "sum of KL divergences of the outputs (nats)",
     "function": "sum of the model's errors, layer by layer",
@@ -56,7 +56,7 @@ def plot_frontier(table, path, *, importance=None):
     errors = [[importance[name] * row["error"] for row in layer["measured"]] for name, layer in layers.items()]
     bits = [[8 * row["bytes"] / max(weights, 1) for row in layer["measured"]] for layer in layers.values()]
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     sizes, totals, _ = frontier(errors, bits, BUDGETS, gap=GAP)
     axes.step(sizes, totals, ".-", where="post", color="black", markersize=4, linewidth=1, label="best mixtures")
@@ -71,7 +71,7 @@ def plot_frontier(table, path, *, importance=None):
     axes.set_title(f"Error and size of {len(layers)} quantized layers")
     axes.set_xlabel("size (bits per weight, all that is stored)")
     axes.set_ylabel(ERRORS[table["settings"]["measure"]])
-    figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
