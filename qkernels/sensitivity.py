@@ -1,6 +1,8 @@
 """What a candidate costs a layer: error, bytes and time. A candidate is a dict of options of `quantize_weight`."""
 
+import functools
 import inspect
+import json
 import math
 import numbers
 import statistics
@@ -99,23 +101,25 @@ def kl_divergence(logits, other):
     >>> kl_divergence([[0, 0]], [[0, 0]]), round(kl_divergence([[0, 0]], [[0, 1]]), 4)
     (0.0, 0.1201)
     """
-    logs = []
+    pair = []
     for name, x in [("logits", logits), ("other", other)]:
         x = np.asarray(arguments.parameter(x, name), np.float64)
         if x.ndim == 0 or x.shape != np.shape(logits):
             raise ValueError(f"{name}: got shape {x.shape}, takes {np.shape(logits) or '[..., N]'}")
         if not np.isfinite(x).all():
             raise ValueError(f"{name}: contains NaN or infinity")
-        if not x.size:
-            return 0.0
-        x = x - x.max(axis=-1, keepdims=True)
-        logs.append(x - np.log(np.exp(x).sum(axis=-1, keepdims=True)))
-    p, q = logs
+        pair.append(x)
+    if not pair[0].size:
+        return 0.0
+    shifted = [x - x.max(axis=-1, keepdims=True) for x in pair]
+    p, q = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in shifted)  # logarithms of the softmax
     return max(float((np.exp(p) * (p - q)).sum(axis=-1).mean()), 0.0)  # rounding may fall below
 
 
 def gauge(w, measure, calibration, x, activations):
     """The function from a QuantizedWeight of w to its error."""
+    if w.ndim != 2:
+        raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
     w = w.astype(np.float64)
     if measure == "hessian":
         if not isinstance(calibration, InputStatistics):
@@ -201,10 +205,16 @@ def checked_candidate(candidate, name):
         if value is not None and type(value) not in (str, int, float, bool):
             raise ValueError(f"{name}: {option}: got {value!r}, takes a string, a number, true, false or null")
     try:
-        quantized(np.zeros((1, 32), np.float32), candidate, InputStatistics(32).observe(np.eye(32, dtype=np.float32)))
+        _try(json.dumps(candidate))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
     return dict(candidate)
+
+
+@functools.cache  # the layers of a plan have few different ones
+def _try(options):
+    statistics = InputStatistics(32).observe(np.eye(32, dtype=np.float32))
+    quantized(np.zeros((1, 32), np.float32), json.loads(options), statistics)
 
 
 def label(candidate):

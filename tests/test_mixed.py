@@ -84,7 +84,7 @@ def test_kl_divergence():
     assert kl_divergence(np.log(p) + 7, np.log(q) - 700) == pytest.approx(0.25 * np.log(2), rel=1e-12)
     assert kl_divergence([[1000.0, -1000.0]], [[-1000.0, 1000.0]]) == pytest.approx(2000)
     assert kl_divergence(np.zeros((2, 0)), np.zeros((2, 0))) == kl_divergence(np.zeros((0, 2)), np.zeros((0, 2))) == 0
-    raises(ValueError, "other", kl_divergence, [[1, 2]], [[1, 2, 3]])
+    raises(ValueError, "other", kl_divergence, np.zeros((2, 0)), [1])
     raises(ValueError, "other", kl_divergence, [1, 2], [1, np.nan])
     raises(ValueError, "logits", kl_divergence, 1, 1)
 
@@ -232,8 +232,8 @@ def test_bad_input():
     assert "up: calibration" in bad(ValueError, "weights", calibration={**CALIBRATION, "up": CALIBRATION["down"]})
     assert "up: calibration" in bad(TypeError, "weights", calibration={**CALIBRATION, "up": 3})
     assert "up: x: got shape" in bad(ValueError, "weights", measure="kl", inputs={**INPUTS, "up": INPUTS["down"]})
-    nan = np.full_like(WEIGHTS["up"], np.nan)
-    assert "up: w: contains NaN" in bad(ValueError, "weights", weights={**WEIGHTS, "up": nan})
+    nan = {**WEIGHTS, "up": np.full_like(WEIGHTS["up"], np.nan)}
+    assert "up: w: contains NaN" in bad(ValueError, "weights", weights=nan)
     assert "query: measure: gave" in bad(ValueError, "weights", measure=lambda weights: np.nan)
     assert "query: measure: got None" in bad(TypeError, "weights", measure=lambda weights: None)
     table = {}
@@ -241,6 +241,7 @@ def test_bad_input():
     assert "up: w: got shape" in bad(ValueError, "weights", weights={**WEIGHTS, "up": WEIGHTS["up"][1:]}, table=table)
     raises(TypeError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl")
     raises(TypeError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES)
+    raises(ValueError, "w", sensitivity, WEIGHTS["up"][0], CANDIDATES, calibration=CALIBRATION["up"])
     raises(ValueError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl", x=INPUTS["up"][:0])
     raises(ValueError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES, calibration=InputStatistics(64))
 
