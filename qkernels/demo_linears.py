@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 import qkernels
+
+from .methods import CALIBRATED
+from .static import StaticLinear
+from .weights import QuantizedWeight
+
+if TYPE_CHECKING:
+    from .demo_calibration import Observed
+
+MIXED = "mixed"  # for weights: each layer has the format of a plan
+STATIC_RANGES = "mse"  # of activations
 
 
 class Float32Linear:
@@ -44,14 +54,11 @@ class Int8Linear:
 
 
 class LowBitLinear:
-    """The same by `qkernels.quantize_weight` and `qkernels.linear`."""
+    """The same by `qkernels.linear`."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, scheme: Scheme):
-        self.weight = qkernels.quantize_weight(
-            weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric,
-            rotate=scheme.rotate, window=scheme.window)
-        self.bias, self.activations = bias, scheme.activations
-        self.nbytes = self.weight.nbytes
+    def __init__(self, weight: QuantizedWeight, bias: np.ndarray, activations: str):
+        self.weight, self.bias, self.activations = weight, bias, activations
+        self.nbytes = weight.nbytes
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return qkernels.linear(x, self.weight, self.bias, activations=self.activations)
@@ -66,16 +73,38 @@ class Scheme(NamedTuple):
     activations: str = "int8"
     rotate: bool = False
     window: int | None = None
+    method: str = "rtn"
+    static: bool = False  # the ranges of activations are those of calibration
+    plan: float | str | None = None  # of MIXED weights: bits a weight on average, or the file of a plan
 
-    def make_linear(self, weight: np.ndarray, bias: np.ndarray) -> Int8Linear | LowBitLinear:
-        """A layer that is quantized so."""
-        return Int8Linear(weight, bias) if self == DYNAMIC_INT8 else LowBitLinear(weight, bias, self)
+    @property
+    def is_calibrated(self) -> bool:
+        return self.static or self.weights == MIXED or self.method in CALIBRATED
+
+    @property
+    def options(self) -> dict:
+        """Those of `quantize_weight`."""
+        return {"format": self.weights, "group_size": self.group_size, "symmetric": self.symmetric,
+                "rotate": self.rotate, "window": self.window, "method": self.method}
+
+    def make_linear(self, weight: np.ndarray, bias: np.ndarray, observed: Observed | None = None):
+        """A layer that is quantized so; observed is what calibration has seen, where the scheme is calibrated."""
+        if self.static:
+            parameters = observed.values.qparams("uint8", symmetric=False, method=STATIC_RANGES)
+            return StaticLinear(weight, bias, input=parameters)
+        if self == DYNAMIC_INT8:
+            return Int8Linear(weight, bias)
+        statistics = None if observed is None else observed.statistics
+        return LowBitLinear(qkernels.quantize_weight(weight, **self.options, calibration=statistics), bias,
+                            self.activations)
 
     def __str__(self) -> str:
+        if self.plan is not None:
+            return f"{MIXED}, {self.plan}" + ("" if isinstance(self.plan, str) else " bits")
         group = "" if self.group_size is None else f" g{self.group_size}"
         window = "" if self.window is None else f" L{self.window}"
         return (f"{self.weights}{group}{window}" + ("" if self.symmetric else " asymmetric")
-                + (" rotated" if self.rotate else ""))
+                + (" rotated" if self.rotate else "") + ("" if self.method == "rtn" else f" {self.method}"))
 
 
 # What each format has unless options say otherwise.
@@ -97,11 +126,24 @@ DEFAULTS = {
 WITH_ZERO_POINTS = ("int8", "int4", "int2")
 TRELLIS = ("trellis2", "trellis3", "trellis4")
 DYNAMIC_INT8 = DEFAULTS["int8"]
+STATIC_INT8 = DYNAMIC_INT8._replace(static=True)
+# What a plan chooses from for each layer.
+CANDIDATES = [
+    *({"format": f"trellis{bits}", "rotate": True, "method": "ldlq"} for bits in (2, 3, 4)),
+    {"format": "int8", "method": "gptq"},
+]
 COMPARED = (
     DYNAMIC_INT8,
+    STATIC_INT8,
     Scheme("int8", None, True, "float32"),
     DEFAULTS["int4"],
     Scheme("int4", 32, False, "float32"),
+    *(DEFAULTS["int4"]._replace(method=method) for method in ("hqq", "awq", "gptq")),
     Scheme("int4", 128, False),
-    *(DEFAULTS[name] for name in DEFAULTS if name not in ("int8", "int4")),
+    Scheme("int4", 128, False, method="gptq"),
+    DEFAULTS["int2"],
+    DEFAULTS["int2"]._replace(method="gptq"),
+    *(DEFAULTS[name] for name in DEFAULTS if name not in ("int8", "int4", "int2")),
+    *(DEFAULTS[name]._replace(method="ldlq") for name in TRELLIS),
+    Scheme(MIXED, None, True, plan=3.5),
 )

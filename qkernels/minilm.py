@@ -22,6 +22,7 @@ LINEARS = (
     "intermediate.dense",
     "output.dense",
 )
+SAME_INPUT = {"attention.self.key": "attention.self.query", "attention.self.value": "attention.self.query"}
 
 # Phi(x) = 0.5 * (1 + tanh(x * P(x*x))) with P fitted (weighted minimax, 1e-7 in gelu) to
 # atanh(erf(x / sqrt(2))) / x; highest power first. It grows, so tanh saturates for large |x|.

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from qkernels import demo
+from qkernels import demo, demo_encoding, demo_sentences
 from qkernels.__main__ import main
 from qkernels.demo_linears import DYNAMIC_INT8, Float32Linear, Scheme
 from qkernels.minilm import LINEARS, Encoder, gelu
@@ -110,7 +110,7 @@ def test_float32_encoder_equals_a_plain_one(tensors):
 )
 def test_quantized_encoder_is_close(tensors, isa, scheme, cosine):
     encoders = [Encoder(tensors, CONFIG, make) for make in (Float32Linear, scheme.make_linear)]
-    (a, b), times = demo.encode_in_turns(encoders, [IDS, IDS[:2]], 2, lambda: None)
+    (a, b), times = demo_encoding.encode_in_turns(encoders, [IDS, IDS[:2]], 2, lambda: None)
     assert a.shape == b.shape == (6, 32)
     assert (np.einsum("ij,ij->i", a, b) > cosine).all()
     assert not np.array_equal(a, b)
@@ -121,7 +121,7 @@ def test_nearest_ignores_the_vector_itself():
     vectors = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     similarity = vectors.astype(np.float64) @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
-    assert (demo.nearest(vectors, block=16) == similarity.argmax(1)).all()
+    assert (demo_encoding.nearest(vectors, block=16) == similarity.argmax(1)).all()
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ Changed in version 3.1: Support for multiple context expressions.
 
 
 def test_split_sentences():
-    assert demo.split_sentences(TOPIC) == [
+    assert demo_sentences.split_sentences(TOPIC) == [
         'The "with" statement wraps the execution of a block; see the zero-argument form.',
         "It was added (after a long debate, e.g. on lists.)",
         "“Quoted sentences are still found in here.”",
@@ -152,18 +152,18 @@ def test_split_sentences():
 
 
 def test_default_sentences():
-    sentences, source = demo.read_sentences(None, 200)
+    sentences, source = demo_sentences.read_sentences(None, 200)
     assert source == "pydoc_data.topics"
     assert len(sentences) == len(set(sentences)) == 200
-    everything, _ = demo.read_sentences(None, 0)
+    everything, _ = demo_sentences.read_sentences(None, 0)
     assert set(sentences) < set(everything)
 
 
 def test_sentences_of_a_file(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("\ufeffone\n\n two \none\nthrée\r\nfour".encode())
-    assert demo.read_sentences(str(path), 3) == (["one", "two", "thrée"], str(path))
-    assert demo.read_sentences(str(path), 0)[0] == ["one", "two", "thrée", "four"]
+    assert demo_sentences.read_sentences(str(path), 3) == (["one", "two", "thrée"], str(path))
+    assert demo_sentences.read_sentences(str(path), 0)[0] == ["one", "two", "thrée", "four"]
 
 
 # Errors ---------------------------------------------------------------------------------------

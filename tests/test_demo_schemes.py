@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qkernels
-from qkernels import demo
+from qkernels import demo, demo_encoding
 from qkernels.__main__ import main
 from qkernels.demo_linears import COMPARED, DEFAULTS, DYNAMIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme
 from qkernels.demo_report import report
@@ -161,8 +161,8 @@ def test_table_of_one_sentence():
 def test_agreement():
     vectors = np.eye(4, dtype=np.float32)[:3]
     turned = vectors[[0, 2, 1]]
-    assert demo.agreement(vectors, vectors) == {
+    assert demo_encoding.agreement(vectors, vectors) == {
         "cosine_mean": 1.0, "cosine_worst": 1.0, "nearest_neighbor_agreement": 1.0}
-    close = demo.agreement(vectors, turned)
+    close = demo_encoding.agreement(vectors, turned)
     assert close["cosine_mean"] == pytest.approx(1 / 3) and close["cosine_worst"] == 0.0
-    assert demo.agreement(vectors[:1], vectors[:1])["nearest_neighbor_agreement"] is None
+    assert demo_encoding.agreement(vectors[:1], vectors[:1])["nearest_neighbor_agreement"] is None

@@ -8,7 +8,7 @@ from test_adaround import second_moments
 
 import qkernels
 from qkernels import rounding
-from qkernels.statistics import InputStatistics
+from qkernels.calibration import InputStatistics
 from qkernels.formats import FORMATS
 from qkernels.grids import Grid
 from qkernels.groups import Groups
@@ -42,7 +42,7 @@ def output_error(qw, w=WEIGHT, x=INPUTS):
     return np.square(x.astype(np.float64) @ (qw.dequantize().astype(np.float64) - w).T).mean()
 
 
-@pytest.mark.parametrize("levels", level_sets(), ids=lambda levels: type(levels).__name__)
+@pytest.mark.parametrize("levels", list(level_sets()), ids=lambda levels: type(levels).__name__)
 def test_levels_and_codes_agree(levels):
     """The levels of codes times the scale are no farther from the values than the oracle's nearest."""
     groups = Groups(ROWS, None)
