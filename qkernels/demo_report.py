@@ -14,6 +14,9 @@ def report(figures: dict) -> str:
         f"kernels: {figures['isa']}; one thread; batches of {figures['batch_size']}; "
         f"median of {figures['repeat']}",
     ]
+    if "calibration" in figures:
+        seen = figures["calibration"]
+        lines.append(f"calibrated with {seen['sentences']} other sentences in {seen['seconds']:.1f} s")
     lines += _table(figures) if "compared" in figures else _side_by_side(figures)
     return "\n".join(lines)
 
@@ -28,8 +31,8 @@ def _side_by_side(figures: dict) -> list[str]:
         return f"{label:<34}{a:>10.2f} {unit}{b:>10.2f} {unit}{ratio}"
 
     lines = [
-        f"weights: {scheme}, {quantized['bits_per_weight']:.2f} bits each; "
-        f"activations: {_activations(scheme)}",
+        f"weights: {scheme}, {quantized['bits_per_weight']:.2f} bits each, quantized in "
+        f"{quantized['quantization_seconds']:.1f} s; activations: {_activations(scheme)}",
         "",
         f"{'':<34}{'float32':>13}{scheme.weights:>13}",
         f"{'':<34}{'NumPy':>13}{'qkernels':>13}",
@@ -63,25 +66,28 @@ def _table(figures: dict) -> list[str]:
         f"float32 NumPy: {f32['weight_bytes'] / 1e6:.2f} MB of weights in {figures['linear_layers']} linear layers, "
         f"{f32['linear_ms_per_sentence']:.2f} ms a sentence in them",
         "",
-        f"{'':<21}{'':<13}{'bits per':>10}{'size,':>9}{'linear':>9}{'mean':>9}{'neighbors':>11}",
-        f"{'weights':<21}{'activations':<13}{'weight':>10}{'MB':>9}{'speed':>9}{'cosine':>9}{'agree':>11}",
+        f"{'':<26}{'':<13}{'bits per':>10}{'size,':>9}{'linear':>9}{'mean':>9}{'neighbors':>11}",
+        f"{'weights':<26}{'activations':<13}{'weight':>10}{'MB':>9}{'speed':>9}{'cosine':>9}{'agree':>11}",
     ]
     for row in figures["compared"]:
         scheme = Scheme(**row["scheme"])
         speed = f32["linear_ms_per_sentence"] / row["linear_ms_per_sentence"]
         agreement = row["nearest_neighbor_agreement"]
         lines.append(
-            f"{scheme!s:<21}{_activations(scheme):<13}{row['bits_per_weight']:>10.2f}"
+            f"{scheme!s:<26}{_activations(scheme):<13}{row['bits_per_weight']:>10.2f}"
             f"{row['weight_bytes'] / 1e6:>9.2f}{speed:>8.2f}x{row['cosine_mean']:>9.4f}"
             + ("n/a".rjust(11) if agreement is None else f"{100 * agreement:>9.1f} %"))
     return [
         *lines, "",
         "g32: every 32 weights share a scale; without it, those of an output channel. Rotated: by random signs and a",
-        "Hadamard transform, activations alike. Activations in uint8 have zero points, those in int8 none. Speed",
+        "Hadamard transform, activations alike. Methods that know what inputs are like: gptq, awq, ldlq; static are",
+        "activations whose range is known beforehand. Activations in uint8 have zero points, those in int8 none. Speed",
         "is that of the linear layers, cosine and neighbors are those of the sentences' embeddings, all against float32",
         "NumPy.",
     ]
 
 
 def _activations(scheme: Scheme) -> str:
+    if scheme.static:
+        return "static uint8"
     return "uint8" if scheme == DYNAMIC_INT8 else scheme.activations

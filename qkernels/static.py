@@ -8,6 +8,7 @@ from . import _arguments as arguments
 from .affine import quantize
 from .gemm import int8_gemm, pack_b
 from .qparams import QParams, choose_qparams
+from .weights import checked_input_scales
 
 
 class StaticLinear:
@@ -20,11 +21,15 @@ class StaticLinear:
     bias : float32 array, optional
         [N], finite.
     input : QParams
-        Of x: per tensor, of dtype "uint8" or "int8". Observers give them (`qkernels.calibration`).
+        Of x, or of ``x * input_scales``: per tensor, of dtype "uint8" or "int8". Observers give them
+        (`qkernels.calibration`).
     output : QParams, optional
         Likewise of the result, which then is quantized, too; without them it is float32.
     activation : None, "relu", "relu6" or (low, high), optional
         A clamp in real units, fused.
+    input_scales : float32 array, optional
+        [K], > 0: what float32 x is multiplied with, column by column, while it is quantized; the weight is divided by
+        them. With ``1 / scales`` of `ptq.smooth`, columns of large values no longer decide about all others.
     method, percentile
         How the range of the weight is chosen: see `qkernels.choose_qparams`.
 
@@ -33,6 +38,8 @@ class StaticLinear:
     shape : (int, int)
         (N, K).
     input, output : QParams, QParams or None
+        As given.
+    input_scales : float32 ndarray or None
         As given.
 
     Raises
@@ -45,7 +52,8 @@ class StaticLinear:
     Notes
     -----
     The result is bit-identical on every processor, since all it does is `quantize`, if x is not yet, and
-    `int8_gemm` with ``scales = input.scale * weight scales``. In a chain each layer's `output` is the next one's
+    `int8_gemm` with ``scales = input.scale * weight scales``; with input_scales x is quantized with the scale
+    ``input.scale / input_scales`` of its column. In a chain each layer's `output` is the next one's
     `input`, and all values between are bytes. What `output` covers need not go below 0 behind a ReLU: an observer of
     the activation's result has seen no such values.
 
@@ -63,9 +71,10 @@ class StaticLinear:
     array([[  0, 255]], dtype=uint8)
     """
 
-    __slots__ = ("shape", "input", "output", "_activation", "_weight", "_scales", "_bias")
+    __slots__ = ("shape", "input", "output", "input_scales", "_quantization", "_activation", "_weight", "_scales", "_bias")
 
-    def __init__(self, weight, bias=None, *, input, output=None, activation=None, method="minmax", percentile=None):
+    def __init__(self, weight, bias=None, *, input, output=None, activation=None, input_scales=None, method="minmax",
+                 percentile=None):
         weight = arguments.float_array(weight, "weight")
         if weight.ndim != 2:
             raise ValueError(f"weight: got shape {weight.shape}, takes [N, K]")
@@ -76,6 +85,12 @@ class StaticLinear:
         self.output = None if output is None else _checked(output, "output")
         self._activation = activation
         self._bias = None if bias is None else arguments.linear_bias(bias, len(weight))
+        self._quantization = {"scale": self.input.scale, "zero_point": self.input.zero_point}
+        self.input_scales = checked_input_scales(input_scales, weight.shape[1])
+        if input_scales is not None:
+            weight = weight / self.input_scales
+            zero_points = np.full(weight.shape[1], self.input.zero_point)
+            self._quantization = {"scale": self.input.scale / self.input_scales, "zero_point": zero_points, "axis": -1}
         chosen = choose_qparams(weight, axis=0, method=method, percentile=percentile)
         self._weight = pack_b(quantize(weight, chosen.scale, axis=0), transpose=True)
         with np.errstate(over="ignore"):  # an infinity is refused with the other bad values
@@ -95,7 +110,7 @@ class StaticLinear:
         Parameters
         ----------
         x : float32 array, or int8 or uint8 array as `input` says
-            [..., K]. float32 is quantized first.
+            [..., K]. float32 is quantized first; 8-bit values are those of ``x * input_scales``.
 
         Returns
         -------
@@ -114,7 +129,7 @@ class StaticLinear:
         if x.ndim == 0 or x.shape[-1] != k:
             raise ValueError(f"x: got shape {x.shape}, takes [..., {k}]")
         if x.dtype == np.float32:
-            x = quantize(x, self.input.scale, self.input.zero_point, dtype=self.input.dtype)
+            x = quantize(x, dtype=self.input.dtype, **self._quantization)
         elif x.dtype != self.input.dtype:
             raise TypeError(f"x: got dtype {x.dtype}, takes float32 or {self.input.dtype}")
         y = int8_gemm(x.reshape(math.prod(x.shape[:-1]), k), self._weight, self._scales, bias=self._bias,

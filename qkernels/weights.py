@@ -66,7 +66,9 @@ class QuantizedWeight:
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
-        self.input_scales = _checked_input_scales(input_scales, self.seed, columns)
+        if input_scales is not None and self.seed is not None:
+            raise ValueError("input_scales: cannot be combined with a rotation")
+        self.input_scales = checked_input_scales(input_scales, columns)
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
@@ -308,13 +310,11 @@ def _checked_levels(levels, record, window, n):
     return np.array(levels, order="C")  # the caller's may change
 
 
-def _checked_input_scales(x, seed, k):
+def checked_input_scales(x, k):
+    """A copy of what x is multiplied with, or None."""
     if x is None:
         return None
-    if seed is not None:
-        raise ValueError("input_scales: cannot be combined with a rotation")
-    if x.dtype != np.float32:
-        raise TypeError(f"input_scales: got dtype {x.dtype}, takes float32")
+    x = arguments.float_array(x, "input_scales")
     if x.shape != (k,) or not (np.isfinite(x) & (x > 0)).all():
         raise ValueError(f"input_scales: got shape {x.shape}, takes {(k,)}, finite and > 0 everywhere")
     x = np.array(x)  # the caller's may change

@@ -10,8 +10,8 @@ import pytest
 from cases import assert_same, raises
 
 import qkernels
-from qkernels import QParams, _core, ref
-from qkernels.calibration import HistogramObserver, MinMaxObserver
+from qkernels import QParams, _core, ptq, ref
+from qkernels.calibration import HistogramObserver, InputStatistics, MinMaxObserver
 from qkernels.static import StaticLinear
 
 SHAPES = [(1, 1, 1), (5, 17, 33), (2, 64, 70), (0, 3, 5), (3, 0, 5), (3, 4, 0), (33, 9, 128)]
@@ -41,6 +41,25 @@ def test_oracle(isa, types):
             q = qkernels.quantize(x, options["input"].scale, options["input"].zero_point, dtype=types[0])
             assert_same(layer(q), want)
             assert layer(x).dtype == np.dtype(types[1] or np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_input_scales(isa, dtype):
+    """A column of large values, made smaller: bit-identical to the oracle, and nearer to the float layer than without."""
+    w, bias, x, _ = layer_in_float(40, 17, 70)
+    x[:, 3] *= 100
+    scales, _ = ptq.smooth([w], InputStatistics(70).observe(x))
+    smoothed = {"input": observed(x / scales, dtype), "input_scales": 1 / scales}
+    layer = StaticLinear(w, bias, **smoothed)
+    assert_same(layer(x), ref.static_linear(x, w, bias, **smoothed))
+    assert_same(layer(x.reshape(4, 10, 70)), layer(x).reshape(4, 10, 17))
+    assert_same(pickle.loads(pickle.dumps(layer)).input_scales, 1 / scales)
+    errors = [np.square(made(x) - (x.astype(np.float64) @ w.T + bias)).mean()
+              for made in (layer, StaticLinear(w, bias, input=observed(x, dtype)))]
+    assert errors[0] < errors[1] / 20
+    for bad in (np.ones(69, np.float32), -scales, scales * np.float32(np.nan)):
+        raises(ValueError, "input_scales", StaticLinear, w, input=layer.input, input_scales=bad)
+    raises(TypeError, "input_scales", StaticLinear, w, input=layer.input, input_scales=scales.astype(np.float64))
 
 
 def test_shapes_and_strides_of_x(isa):
