@@ -15,7 +15,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
     "qkernels", "qkernels.affine", "qkernels.binary", "qkernels.codebook", "qkernels.gemm", "qkernels.hadamard",
-    "qkernels.layers", "qkernels.packing", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
+    "qkernels.layers", "qkernels.packing", "qkernels.qat", "qkernels.quantizers", "qkernels.threads", "qkernels.trellis",
     "qkernels.weights",
 ]
 
