@@ -1,7 +1,7 @@
 """Quantization-aware training: the gradients of `qkernels.fake_quantize` for fixed and learned scales, on NumPy arrays.
 
-The forward pass is `qkernels.fake_quantize`; the straight-through estimator [1]_ takes its rounding for the identity when
-it is differentiated. `qkernels.torch` has the same as modules of PyTorch.
+The forward pass is `qkernels.fake_quantize`; the straight-through estimator [1]_ takes its rounding for the identity
+when it is differentiated. `qkernels.torch` has the same as modules of PyTorch.
 
 References
 ----------
@@ -106,15 +106,16 @@ def learned_fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", 
 
     Notes
     -----
-    With ``t = x / scale`` in float32 and ``q = round_half_even(t) + zero_point``, the gradients are sums over the values
-    that share a scale:
+    With ``t = x / scale`` in float32 and ``q = round_half_even(t) + zero_point``, the gradients are sums over the
+    values that share a scale:
 
     * dscale: of ``dy * (round_half_even(t) - t)`` where q is in range, ``dy * (qmin - zero_point)`` where it is below,
       and ``dy * (qmax - zero_point)`` where it is above;
     * dzero_point: of ``-dy * scale`` where q is out of range.
 
     So are those of `torch._fake_quantize_learnable_per_tensor_affine`, which multiplies by the reciprocal of the scale
-    where this divides. LSQ's paper compares t itself with the range, not q: that differs only less than half a step outside.
+    where this divides. LSQ's paper compares t itself with the range, not q; that differs where t is outside by at most
+    half a step.
 
     The result is bit-identical on every processor. The factors of dy are exact in float32, and their products in
     float64, in which they are summed, for dzero_point dy alone. Values that share a scale lie in runs in memory: a
@@ -126,8 +127,8 @@ def learned_fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", 
     ----------
     .. [1] S. K. Esser, J. L. McKinstry, D. Bablani, R. Appuswamy, D. S. Modha, "Learned step size quantization",
        ICLR 2020, arXiv:1902.08153.
-    .. [2] Y. Bhalgat, J. Lee, M. Nagel, T. Blankevoort, N. Kwak, "LSQ+: improving low-bit quantization through learnable
-       offsets and better initialization", CVPR workshops 2020, arXiv:2004.09576.
+    .. [2] Y. Bhalgat, J. Lee, M. Nagel, T. Blankevoort, N. Kwak, "LSQ+: improving low-bit quantization through
+       learnable offsets and better initialization", CVPR workshops 2020, arXiv:2004.09576.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-/* The gradients of fake_quantize, once for SIMD ISAs (see affine_f32_body.h); the formulas are qk_fake_grad_f32_type's.
+/* The gradients of fake_quantize, once for SIMD ISAs (see affine_f32_body.h); the formulas are those of kernels.h.
  *
  * A float times a float is exact in double, so a fused multiply-add gives the sums of the scalar kernel. They lie in
  * eight lanes of double on every ISA: two registers of AVX2, four of Advanced SIMD, each for both sums. A step of eight
@@ -136,8 +136,9 @@ QK_INLINE int fake_grad_cols(const float *dy, const float *x, size_t n, const fl
     vf out;
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        nan = vi_or(nan, fake_grad_cols_step(vf_load(dy + i), vf_load(x + i), vf_load(scale + i), vi_load(zero_point + i),
-                                             type, &out, summed ? dscale + i : NULL, summed ? dclip + i : NULL, summed));
+        nan = vi_or(nan, fake_grad_cols_step(vf_load(dy + i), vf_load(x + i), vf_load(scale + i),
+                                             vi_load(zero_point + i), type, &out, summed ? dscale + i : NULL,
+                                             summed ? dclip + i : NULL, summed));
         vf_store(dx + i, out);
     }
     if (i < n) {

@@ -148,8 +148,8 @@ static double sum_of_lanes(double *lanes)
     return lanes[0];
 }
 
-/* A run adds its value number i to lane i % 8 of its scale, one run after another. A column is a run of one value in each
- * row, which has lane 0 alone. So the order does not depend on how an array is cut, nor on the ISA. */
+/* A run adds its value number i to lane i % 8 of its scale, one run after another; a column is a run of one value in
+ * each row, so that it has lane 0 alone. */
 qk_status qk_fake_quantize_grad(const float *dy, const float *x, const qk_layout *l, qk_qtype type, const float *scale,
                                 const int32_t *zero_point, float *dx, double *dscale, double *dclip)
 {

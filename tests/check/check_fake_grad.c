@@ -4,8 +4,9 @@
 #include <math.h>
 
 static buffer dy_buffer = {.name = "dy"}, x_buffer = {.name = "x"}, dx_buffer = {.name = "dx"},
-              dscale_buffer = {.name = "dscale"}, dclip_buffer = {.name = "dclip"}, expected_dx = {.name = "expected dx"},
-              expected_dscale = {.name = "expected dscale"}, expected_dclip = {.name = "expected dclip"};
+              dscale_buffer = {.name = "dscale"}, dclip_buffer = {.name = "dclip"},
+              expected_dx = {.name = "expected dx"}, expected_dscale = {.name = "expected dscale"},
+              expected_dclip = {.name = "expected dclip"};
 
 /* By cases, in double; c and lane: the index of the parameters and of the sums of value i. */
 #define DEFINE_PLAIN(form, c, lane)                                                                \

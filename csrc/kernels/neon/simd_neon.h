@@ -1,5 +1,6 @@
 /* The vocabulary of the shared kernel bodies (kernels/affine_f32_body.h and its neighbors) in Advanced SIMD: four
- * lanes. vf holds floats, vi 32-bit integers, vd half as many doubles; a _part load gives zeros past n and touches no byte there. */
+ * lanes. vf holds floats, vi 32-bit integers, vd half as many doubles; a _part load gives zeros past n and touches no
+ * byte there. */
 #ifndef QK_SIMD_NEON_H
 #define QK_SIMD_NEON_H
 
@@ -54,7 +55,7 @@ static inline vf vf_odds(vf a, vf b) { return vuzp2q_f32(a, b); }
 
 static inline vd vd_load(const double *p) { return vld1q_f64(p); }
 static inline void vd_store(double *p, vd x) { vst1q_f64(p, x); }
-static inline vd vd_of_low(vf x) { return vcvt_f64_f32(vget_low_f32(x)); } /* the first half of the lanes */
+static inline vd vd_of_low(vf x) { return vcvt_f64_f32(vget_low_f32(x)); } /* first half of the lanes */
 static inline vd vd_of_high(vf x) { return vcvt_high_f64_f32(x); }
 static inline vd vd_add(vd a, vd b) { return vaddq_f64(a, b); }
 static inline vd vd_fma(vd a, vd b, vd c) { return vfmaq_f64(c, a, b); } /* a * b + c, rounded once */

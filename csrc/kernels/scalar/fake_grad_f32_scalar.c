@@ -1,4 +1,4 @@
-/* The gradients of fake_quantize in plain C: the oracle of every SIMD version; the formulas are qk_fake_grad_f32_type's.
+/* The gradients of fake_quantize in plain C, the oracle of every SIMD version; the formulas are those of kernels.h.
  *
  * The quotient is clamped one step beyond the range before it is rounded: still outside, and an integer that fits.
  */
