@@ -12,7 +12,8 @@ import pytest
 import qkernels
 from qkernels import qat
 
-NO_WORK = {"cpu_info", "get_num_threads", "lsq_grad_factor", "num_threads", "set_num_threads"}  # report or set, and compute nothing
+# They report or set, and compute nothing worth timing.
+NO_WORK = {"cpu_info", "get_num_threads", "lsq_grad_factor", "num_threads", "set_num_threads"}
 
 rng = np.random.default_rng(0)
 x = rng.normal(size=(512, 1024)).astype(np.float32)
