@@ -1,14 +1,15 @@
 /* The gradients of fake_quantize, once for SIMD ISAs (see affine_f32_body.h); the formulas are those of kernels.h.
  *
  * A float times a float is exact in double, so a fused multiply-add gives the sums of the scalar kernel. They lie in
- * eight lanes of double on every ISA: two registers of AVX2, four of Advanced SIMD, each for both sums. A step of eight
- * values costs one division and as much again in conversions, so that AVX-512 would gain little: its machines take the
- * AVX2 kernels. Tails use _part loads, whose zeros add nothing.
+ * eight lanes of double on every ISA: two registers of AVX2, four of Advanced SIMD, for each sum. AVX-512, with as many
+ * floats in a register as there are two rows of lanes, has no version of its own: its machines take the AVX2 kernels.
+ * Tails use _part loads, whose zeros add nothing.
  */
 #ifndef QK_FAKE_GRAD_F32_BODY_H
 #define QK_FAKE_GRAD_F32_BODY_H
 
 #include "kernels.h"
+#include "kernels/unroll.h"
 
 enum { HALF = LANES / 2, STEPS = QK_GRAD_LANES / LANES };
 
@@ -78,12 +79,14 @@ QK_INLINE int fake_grad(const float *dy, const float *x, size_t n, const float *
     sums scale_sums[STEPS], clip_sums[STEPS];
     vi nan = vi_set1(0);
     size_t i = 0;
-    for (int s = 0; s < STEPS && summed; s++) {
-        scale_sums[s] = load_sums(dscale + s * LANES);
-        clip_sums[s] = load_sums(dclip + s * LANES);
+    if (summed) {
+        QK_UNROLL4(s, STEPS, {
+            scale_sums[s] = load_sums(dscale + s * LANES);
+            clip_sums[s] = load_sums(dclip + s * LANES);
+        })
     }
-    for (; i + QK_GRAD_LANES <= n; i += QK_GRAD_LANES)
-        for (int s = 0; s < STEPS; s++) {
+    for (; i + QK_GRAD_LANES <= n; i += QK_GRAD_LANES) {
+        QK_UNROLL4(s, STEPS, {
             const vf gradient = vf_load(dy + i + s * LANES), value = vf_load(x + i + s * LANES);
             const gradients d = gradients_of(gradient, value, &g);
             nan = vi_or(nan, vf_is_nan(value));
@@ -92,22 +95,27 @@ QK_INLINE int fake_grad(const float *dy, const float *x, size_t n, const float *
                 add_products(&scale_sums[s], gradient, d.factor);
                 add(&clip_sums[s], d.clipped);
             }
-        }
-    for (int s = 0; s < STEPS; s++, i += LANES)
-        if (i < n) {
-            const size_t left = n - i < LANES ? n - i : LANES;
-            const vf gradient = vf_load_part(dy + i, left), value = vf_load_part(x + i, left);
+        })
+    }
+    QK_UNROLL4(s, STEPS, {
+        const size_t at = i + s * LANES;
+        if (at < n) {
+            const size_t left = n - at < LANES ? n - at : LANES;
+            const vf gradient = vf_load_part(dy + at, left), value = vf_load_part(x + at, left);
             const gradients d = gradients_of(gradient, value, &g);
             nan = vi_or(nan, vf_is_nan(value));
-            vf_store_part(dx + i, d.dx, left);
+            vf_store_part(dx + at, d.dx, left);
             if (summed) {
                 add_products(&scale_sums[s], gradient, d.factor);
                 add(&clip_sums[s], d.clipped);
             }
         }
-    for (int s = 0; s < STEPS && summed; s++) {
-        store_sums(dscale + s * LANES, scale_sums[s]);
-        store_sums(dclip + s * LANES, clip_sums[s]);
+    })
+    if (summed) {
+        QK_UNROLL4(s, STEPS, {
+            store_sums(dscale + s * LANES, scale_sums[s]);
+            store_sums(dclip + s * LANES, clip_sums[s]);
+        })
     }
     return vi_any(nan);
 }
