@@ -1,9 +1,9 @@
 /* The gradients of fake_quantize, once for SIMD ISAs (see affine_f32_body.h); the formulas are those of kernels.h.
  *
  * A float times a float is exact in double, so a fused multiply-add gives the sums of the scalar kernel. They lie in
- * eight lanes of double on every ISA: two registers of AVX2, four of Advanced SIMD, for each sum. AVX-512, with as many
- * floats in a register as there are two rows of lanes, has no version of its own: its machines take the AVX2 kernels.
- * Tails use _part loads, whose zeros add nothing.
+ * eight lanes of double on every ISA: two registers of AVX2, four of Advanced SIMD, for each sum. AVX-512, which has
+ * more floats in a register than there are lanes, has no version of its own: its machines take the AVX2 kernels. Tails
+ * use _part loads, whose zeros add nothing.
  */
 #ifndef QK_FAKE_GRAD_F32_BODY_H
 #define QK_FAKE_GRAD_F32_BODY_H
