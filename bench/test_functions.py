@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import qkernels
+from qkernels import qat
 
-NO_WORK = {"cpu_info", "get_num_threads", "num_threads", "set_num_threads"}  # report or set, and compute nothing
+# They report or set, and compute nothing worth timing.
+NO_WORK = {"cpu_info", "get_num_threads", "lsq_grad_factor", "num_threads", "set_num_threads"}
 
 rng = np.random.default_rng(0)
 x = rng.normal(size=(512, 1024)).astype(np.float32)
-row_scales = np.full(512, 0.03, np.float32)
+row_scales, column_scales = np.full(512, 0.03, np.float32), np.full(1024, 0.03, np.float32)
 q = rng.integers(-127, 128, (512, 1024), dtype=np.int8)
 q4 = rng.integers(-8, 8, (512, 1024), dtype=np.int8)
 a = rng.integers(0, 256, (128, 384), dtype=np.uint8)
@@ -43,6 +45,11 @@ CASES = {  # function: variant
     "dequantize: tensor": lambda: qkernels.dequantize(q, 0.03),
     "dequantize: rows": lambda: qkernels.dequantize(q, row_scales, axis=0),
     "fake_quantize: tensor": lambda: qkernels.fake_quantize(x, 0.03),
+    "fake_quantize_backward: tensor": lambda: qat.fake_quantize_backward(x, x, 0.03),
+    "learned_fake_quantize_backward: tensor": lambda: qat.learned_fake_quantize_backward(x, x, 0.03),
+    "learned_fake_quantize_backward: rows": lambda: qat.learned_fake_quantize_backward(x, x, row_scales, axis=0),
+    "learned_fake_quantize_backward: columns": lambda: qat.learned_fake_quantize_backward(x, x, column_scales, axis=1),
+    "lsq_scale: rows": lambda: qat.lsq_scale(x, axis=0),
     "dynamic_quantize: tensor": lambda: qkernels.dynamic_quantize(x),
     "dynamic_quantize: rows": lambda: qkernels.dynamic_quantize(x, axis=0, dtype="int8", symmetric=True),
     "hadamard: powers of two": lambda: qkernels.hadamard(x, seed=1),
@@ -80,5 +87,6 @@ def test_speed(benchmark, case):
 
 
 def test_every_function_has_a_benchmark():
-    functions = {name for name in qkernels.__all__ if inspect.isfunction(getattr(qkernels, name))}
+    names = [(module, name) for module in (qkernels, qat) for name in module.__all__]
+    functions = {name for module, name in names if inspect.isfunction(getattr(module, name))}
     assert {case.partition(":")[0] for case in CASES} == functions - NO_WORK

@@ -45,6 +45,21 @@ typedef int qk_fake_quantize_f32_type(const float *x, size_t n, const float *sca
                                       qk_qtype type, float *y);
 typedef qk_fake_quantize_f32_type qk_fake_quantize_cols_f32_type;
 
+/* The gradients of fake_quantize, straight through: with t = x[i] / scale, and r = round_half_even(t) and its clamp d
+ * counted from the zero point,
+ *
+ *      dx[i] = r == d ? dy[i] : 0      dscale[i % 8] += dy[i] * (r == d ? d - t : d)
+ *      dclip[i % 8] += r == d ? 0 : dy[i]
+ *
+ * in the order of i; with _cols dscale[i] and dclip[i]. The factor of dy[i], a float32, and the product, a float64, are
+ * exact; each addition is rounded once. Both sums are given, or both are NULL and only dx is wanted.
+ * Returns nonzero when x has a NaN (the outputs are then unspecified). */
+typedef int qk_fake_grad_f32_type(const float *dy, const float *x, size_t n, const float *scale,
+                                  const int32_t *zero_point, qk_qtype type, float *dx, double *dscale, double *dclip);
+typedef qk_fake_grad_f32_type qk_fake_grad_cols_f32_type;
+
+enum { QK_GRAD_LANES = 8 };
+
 /* x[i] = gelu(x[i]), or silu, in place; csrc/activation.h defines them. A NaN stays one. */
 typedef void qk_activate_f32_type(float *x, size_t n);
 typedef qk_activate_f32_type qk_gelu_f32_type, qk_silu_f32_type;
@@ -339,6 +354,8 @@ typedef void qk_viterbi_f32_type(const qk_trellis *trellis, const float *x, size
     X(dequantize_cols_f32)                                                                                   \
     X(fake_quantize_f32)                                                                                     \
     X(fake_quantize_cols_f32)                                                                                \
+    X(fake_grad_f32)                                                                                         \
+    X(fake_grad_cols_f32)                                                                                    \
     X(gelu_f32)                                                                                              \
     X(silu_f32)                                                                                              \
     X(hadamard_f32)                                                                                          \

@@ -231,6 +231,17 @@ def fake_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray s
     check(status)
 
 
+def fake_quantize_grad(cnp.ndarray dy, cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray scale,
+                       cnp.ndarray zero_point, cnp.ndarray dx, cnp.ndarray dscale, cnp.ndarray dclip):
+    """dscale, dclip: float64 of the shape of scale, or None."""
+    cdef qk_status status
+    with nogil:
+        status = qk_fake_quantize_grad(<const float *>data(dy), <const float *>data(x), &layout, qtype,
+                                       <const float *>data(scale), <const int32_t *>data(zero_point),
+                                       <float *>data(dx), <double *>data(dscale), <double *>data(dclip))
+    check(status)
+
+
 def dynamic_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme scheme, cnp.ndarray q,
                      cnp.ndarray scale, cnp.ndarray zero_point):
     cdef qk_status status

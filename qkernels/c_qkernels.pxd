@@ -57,6 +57,9 @@ cdef extern from "qkernels.h" nogil:
                             const int32_t *zero_point, float *x)
     qk_status qk_fake_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
                                const int32_t *zero_point, float *y)
+    qk_status qk_fake_quantize_grad(const float *dy, const float *x, const qk_layout *layout, qk_qtype type,
+                                    const float *scale, const int32_t *zero_point, float *dx, double *dscale,
+                                    double *dclip)
     qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                                   uint8_t *q, float *scale, int32_t *zero_point)
 

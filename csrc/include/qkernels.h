@@ -95,6 +95,12 @@ qk_status qk_dequantize(const uint8_t *q, const qk_layout *layout, qk_qtype type
                         const int32_t *zero_point, float *x);
 qk_status qk_fake_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,
                            const int32_t *zero_point, float *y);
+/* The gradients of fake_quantize, straight through: dx is dy where the rounded value is in range, else 0. Of the values
+ * that share a scale, unless both are NULL: dscale, the sum of dy * (round(x / scale) - x / scale), where it is out of
+ * range of dy * (bound - zero_point); dclip, the sum of dy out of range. */
+qk_status qk_fake_quantize_grad(const float *dy, const float *x, const qk_layout *layout, qk_qtype type,
+                                const float *scale, const int32_t *zero_point, float *dx, double *dscale,
+                                double *dclip);
 /* choose_qparams and quantize in one pass over memory: a block is quantized while it is in cache. */
 qk_status qk_dynamic_quantize(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                               uint8_t *q, float *scale, int32_t *zero_point);

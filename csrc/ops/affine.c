@@ -139,6 +139,48 @@ qk_status qk_fake_quantize(const float *x, const qk_layout *l, qk_qtype type, co
     return nan ? QK_NAN : status;
 }
 
+/* A sum from its lanes, the second half of which is added to the first until one is left. */
+static double sum_of_lanes(double *lanes)
+{
+    for (size_t half = QK_GRAD_LANES / 2; half; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+/* A run adds its value number i to lane i % 8 of its scale, one run after another; a column is a run of one value in
+ * each row, so that it has lane 0 alone. */
+qk_status qk_fake_quantize_grad(const float *dy, const float *x, const qk_layout *l, qk_qtype type, const float *scale,
+                                const int32_t *zero_point, float *dx, double *dscale, double *dclip)
+{
+    const qk_status status = check_parameters(l, type, scale, zero_point);
+    if (status != QK_OK)
+        return status;
+    const size_t lanes = l->block && dscale ? QK_GRAD_LANES : 0;
+    double *scratch = NULL;
+    if (lanes && !(scratch = calloc(2 * lanes * l->scales + 1, sizeof *scratch)))
+        return QK_NO_MEMORY;
+    for (size_t i = 0; dscale && i < l->scales; i++)
+        dscale[i] = dclip[i] = 0.0;
+    int nan = 0;
+    run r;
+    for (runs state = {0, 0}; next_run(l, &state, &r);) {
+        double *sums = lanes ? scratch + 2 * lanes * r.index : NULL;
+        if (l->block)
+            nan |= qk_kernels.fake_grad_f32(dy + r.at, x + r.at, r.n, scale + r.index, zero_point + r.index, type,
+                                            dx + r.at, sums, sums ? sums + lanes : NULL);
+        else
+            nan |= qk_kernels.fake_grad_cols_f32(dy + r.at, x + r.at, r.n, scale, zero_point, type, dx + r.at, dscale,
+                                                 dclip);
+    }
+    for (size_t i = 0; lanes && i < l->scales; i++) {
+        dscale[i] = sum_of_lanes(scratch + 2 * lanes * i);
+        dclip[i] = sum_of_lanes(scratch + 2 * lanes * i + lanes);
+    }
+    free(scratch);
+    return nan ? QK_NAN : QK_OK;
+}
+
 qk_status qk_dynamic_quantize(const float *x, const qk_layout *l, qk_qtype type, qk_scheme scheme, uint8_t *q,
                               float *scale, int32_t *zero_point)
 {

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "harness.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,11 +91,16 @@ void freeze(buffer *b)
     set_frozen(b, 1);
 }
 
+static size_t element_bytes(element_type type)
+{
+    return type == U8 ? 1 : type == F64 ? 8 : 4;
+}
+
 static int same_element(const uint8_t *a, const uint8_t *b, element_type type)
 {
     float x, y;
     if (type != F32_VALUE)
-        return memcmp(a, b, type == U8 ? 1 : 4) == 0;
+        return memcmp(a, b, element_bytes(type)) == 0;
     memcpy(&x, a, sizeof x);
     memcpy(&y, b, sizeof y);
     return x == y;
@@ -102,8 +108,16 @@ static int same_element(const uint8_t *a, const uint8_t *b, element_type type)
 
 static void describe(char *text, size_t chars, const uint8_t *element, element_type type)
 {
+    uint64_t wide;
     uint32_t bits = 0;
-    memcpy(&bits, element, type == U8 ? 1 : 4);
+    double x;
+    if (type == F64) {
+        memcpy(&wide, element, sizeof wide);
+        memcpy(&x, element, sizeof x);
+        snprintf(text, chars, "%.17g (0x%016" PRIx64 ")", x, wide);
+        return;
+    }
+    memcpy(&bits, element, element_bytes(type));
     if (type == U8 || type == S32)
         snprintf(text, chars, "%d (0x%x)", (int32_t)bits, (unsigned)bits);
     else
@@ -122,7 +136,7 @@ void expect_intact(const buffer *b)
 
 void expect_same(const buffer *got, const buffer *expected, element_type type)
 {
-    const size_t element = type == U8 ? 1 : 4;
+    const size_t element = element_bytes(type);
     if (memcmp(got->data, expected->data, got->size) != 0)
         for (size_t i = 0; i < got->size; i += element)
             if (!same_element(got->data + i, expected->data + i, type)) {

@@ -1,53 +1,9 @@
 /* quantize, dequantize and fake_quantize of float32, with one scale or one a column. */
-#include "harness.h"
+#include "affine_parameters.h"
 #include "plain_affine.h"
 
-static buffer x_buffer = {.name = "x"}, q_buffer = {.name = "q"}, scale_buffer = {.name = "scale"},
-              zero_point_buffer = {.name = "zero_point"}, out_buffer = {.name = "out"},
+static buffer x_buffer = {.name = "x"}, q_buffer = {.name = "q"}, out_buffer = {.name = "out"},
               expected_buffer = {.name = "expected"};
-
-static const struct named_type {
-    const char *name;
-    qk_qtype type;
-} types[] = {
-    {"int8", {-128, 127, 1}}, {"uint8", {0, 255, 0}}, {"int4", {-8, 7, 1}},
-    {"uint4", {0, 15, 0}},    {"int2", {-2, 1, 1}},   {"uint2", {0, 3, 0}},
-};
-enum { TYPE_COUNT = sizeof types / sizeof *types, BYTE_TYPE_COUNT = 2 };
-
-/* --------------------------------------------------------------------------------------------- data */
-
-static float random_scale(void)
-{
-    switch (random_below(6)) {
-    case 0: return ldexpf(1.0f, random_int(-6, 6)); /* ties are exact */
-    case 1: return 0x1p-126f;
-    case 2: return float_of_bits(1 + (uint32_t)random_below(1000)); /* denormal */
-    case 3: return random_float(0x1p120f, 0x1p127f);
-    default: return random_float(1e-4f, 2.0f);
-    }
-}
-
-static const float *place_scales(size_t n)
-{
-    float *scale = place(&scale_buffer, n, sizeof *scale);
-    for (size_t i = 0; i < n; i++)
-        scale[i] = random_scale();
-    freeze(&scale_buffer);
-    return scale;
-}
-
-static const int32_t *place_zero_points(size_t n, qk_qtype type)
-{
-    int32_t *zero_point = place(&zero_point_buffer, n, sizeof *zero_point);
-    for (size_t i = 0; i < n; i++) {
-        const int32_t choices[] = {type.qmin, type.qmax, (type.qmin + type.qmax + 1) / 2,
-                                   random_int(type.qmin, type.qmax)};
-        zero_point[i] = choices[random_below(4)];
-    }
-    freeze(&zero_point_buffer);
-    return zero_point;
-}
 
 /* ------------------------------------------------------------------------------------------- checks */
 
@@ -91,11 +47,11 @@ static void check_quantizer_on(quantizer kernel, quantizer oracle, size_t n, siz
 static void check_quantizer(quantizer kernel, quantizer oracle, int cols)
 {
     for (size_t s = 0; s < size_count; s++)
-        for (size_t variant = 0; variant < TYPE_COUNT * (FLOAT_PATTERN_COUNT + 1) * SIDE_COUNT; variant++) {
+        for (size_t variant = 0; variant < AFFINE_TYPE_COUNT * (FLOAT_PATTERN_COUNT + 1) * SIDE_COUNT; variant++) {
             const size_t n = sizes[s], offset = (variant / SIDE_COUNT + variant / 12) % 4;
             const page_side side = variant % SIDE_COUNT;
-            const struct named_type *t = &types[variant / SIDE_COUNT % TYPE_COUNT];
-            const int pattern = (int)(variant / SIDE_COUNT / TYPE_COUNT);
+            const affine_type *t = &affine_types[variant / SIDE_COUNT % AFFINE_TYPE_COUNT];
+            const int pattern = (int)(variant / SIDE_COUNT / AFFINE_TYPE_COUNT);
             const int with_nan = pattern == FLOAT_PATTERN_COUNT;
             if (with_nan && n == 0)
                 continue;
@@ -112,7 +68,7 @@ static void check_dequantize(qk_dequantize_f32_type *kernel, qk_dequantize_f32_t
         for (size_t variant = 0; variant < BYTE_PATTERN_COUNT * BYTE_TYPE_COUNT * 4 * SIDE_COUNT; variant++) {
             const size_t n = sizes[s], offset = variant / SIDE_COUNT % 4;
             const page_side side = variant % SIDE_COUNT;
-            const struct named_type *t = &types[variant / SIDE_COUNT / 4 % BYTE_TYPE_COUNT];
+            const affine_type *t = &affine_types[variant / SIDE_COUNT / 4 % BYTE_TYPE_COUNT];
             const int pattern = (int)(variant / SIDE_COUNT / 4 / BYTE_TYPE_COUNT);
             if (!begin_case(side, offset, "n=%zu type=%s data=%s offset=%zu", n, t->name,
                             byte_pattern_names[pattern], offset))
@@ -152,7 +108,7 @@ static timing bench_quantizer(quantizer f)
     stopwatch w = {0};
     fill_bench();
     while (keep_timing(&w))
-        call(f, bench_x, BENCH_N, bench_scale, bench_zero_point, types[0].type, out);
+        call(f, bench_x, BENCH_N, bench_scale, bench_zero_point, affine_types[0].type, out);
     return timing_of(&w, BENCH_N, ELEMENTS);
 }
 

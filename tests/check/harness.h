@@ -93,8 +93,9 @@ const char *name_access(const void *address, const char **buffer_name);
 typedef enum element_type {
     U8,
     S32,
-    F32,      /* the same bits */
-    F32_VALUE /* equal: -0.0 is +0.0 */
+    F32,       /* the same bits */
+    F32_VALUE, /* equal: -0.0 is +0.0 */
+    F64        /* the same bits */
 } element_type;
 
 /* Fail unless both hold the same elements and the canaries around `got` are whole. */

@@ -1,5 +1,6 @@
 /* The vocabulary of the shared kernel bodies (kernels/affine_f32_body.h and its neighbors) in AVX2: eight lanes.
- * vf holds floats, vi 32-bit integers; a _part load gives zeros past n and touches no byte there. */
+ * vf holds floats, vi 32-bit integers, vd half as many doubles; a _part load gives zeros past n and touches no byte
+ * there. */
 #ifndef QK_SIMD_AVX2_H
 #define QK_SIMD_AVX2_H
 
@@ -15,6 +16,7 @@
 enum { LANES = 8 };
 typedef __m256 vf;
 typedef __m256i vi;
+typedef __m256d vd;
 
 /* All ones in lanes < n. */
 static inline vi lanes_below(size_t n)
@@ -57,6 +59,13 @@ static inline vf vf_odds(vf a, vf b)
 {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8));
 }
+
+static inline vd vd_load(const double *p) { return _mm256_loadu_pd(p); }
+static inline void vd_store(double *p, vd x) { _mm256_storeu_pd(p, x); }
+static inline vd vd_of_low(vf x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); } /* first half of the lanes */
+static inline vd vd_of_high(vf x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+static inline vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
+static inline vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); } /* a * b + c, rounded once */
 
 static inline vi vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 static inline vi vi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }

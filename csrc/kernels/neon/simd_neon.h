@@ -1,5 +1,6 @@
 /* The vocabulary of the shared kernel bodies (kernels/affine_f32_body.h and its neighbors) in Advanced SIMD: four
- * lanes. vf holds floats, vi 32-bit integers; a _part load gives zeros past n and touches no byte there. */
+ * lanes. vf holds floats, vi 32-bit integers, vd half as many doubles; a _part load gives zeros past n and touches no
+ * byte there. */
 #ifndef QK_SIMD_NEON_H
 #define QK_SIMD_NEON_H
 
@@ -11,6 +12,7 @@
 enum { LANES = 4 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
+typedef float64x2_t vd;
 
 static inline vf vf_set1(float x) { return vdupq_n_f32(x); }
 static inline vf vf_load(const float *p) { return vld1q_f32(p); }
@@ -50,6 +52,13 @@ static inline vf vf_swap(vf x, const int d) { return d == 1 ? vrev64q_f32(x) : v
 /* Of the lanes of a, then b, every other one. */
 static inline vf vf_evens(vf a, vf b) { return vuzp1q_f32(a, b); }
 static inline vf vf_odds(vf a, vf b) { return vuzp2q_f32(a, b); }
+
+static inline vd vd_load(const double *p) { return vld1q_f64(p); }
+static inline void vd_store(double *p, vd x) { vst1q_f64(p, x); }
+static inline vd vd_of_low(vf x) { return vcvt_f64_f32(vget_low_f32(x)); } /* first half of the lanes */
+static inline vd vd_of_high(vf x) { return vcvt_high_f64_f32(x); }
+static inline vd vd_add(vd a, vd b) { return vaddq_f64(a, b); }
+static inline vd vd_fma(vd a, vd b, vd c) { return vfmaq_f64(c, a, b); } /* a * b + c, rounded once */
 
 static inline vi vi_set1(int32_t x) { return vdupq_n_s32(x); }
 static inline vi vi_load(const int32_t *p) { return vld1q_s32(p); }
