@@ -8,12 +8,13 @@ import numpy as np
 
 import qkernels
 
-from .demo_calibration import Observed, batches_without_padding
+from .demo_calibration import Observed
 from .demo_linears import CANDIDATES, Float32Linear, LowBitLinear
 from .demo_sentences import DemoError
 from .minilm import Encoder
-from .mixed import Plan, make_plan, sensitivity
+from .mixed import Plan, make_plan
 from .progress import progress
+from .rounding import output_error
 
 SENTENCES, BATCH = 32, 16  # that are encoded with each layer quantized alone
 
@@ -24,7 +25,8 @@ class Planner:
     def __init__(self, tensors: dict, config: dict, observed: dict[str, Observed], ids: Sequence[Sequence[int]]):
         self.model = tensors, config
         self.statistics = {name: seen.statistics for name, seen in observed.items()}
-        self.batches = batches_without_padding(ids[:: max(len(ids) // SENTENCES, 1)][:SENTENCES], BATCH)
+        few = sorted(ids[:: max(len(ids) // SENTENCES, 1)][:SENTENCES], key=len)
+        self.batches = [few[start : start + BATCH] for start in range(0, len(few), BATCH)]
 
     def plan(self, bits: float) -> Plan:
         """The best plan of so many bits a weight on average."""
@@ -59,9 +61,10 @@ class Planner:
         for name, layer in progress(list(encoder.linears.items()), len(encoder.linears), "layers alone", "layer"):
             seen = self.statistics[name]
             weight = qkernels.quantize_weight(layer.weight, **CANDIDATES[0], calibration=seen)
+            error = output_error(layer.weight - weight.dequantize(), seen.hessian) / output_error(layer.weight, seen.hessian)
             encoder.linears[name] = LowBitLinear(weight, layer.bias, "int8")
             change = 1 - np.einsum("ij,ij->i", expected, self._embeddings(encoder)).mean(dtype=np.float64)
-            importance[name] = max(change, 0) / sensitivity(layer.weight, CANDIDATES[:1], calibration=seen)[0]
+            importance[name] = max(change, 0) / error
             encoder.linears[name] = layer
         return importance
 

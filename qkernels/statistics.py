@@ -7,8 +7,8 @@ import numpy as np
 
 from . import _arguments as arguments
 
-PIECE = 2**22  # values of x that are taken at a time
-LARGEST = 2.0**50  # of them; PIECE products of such values add up to less than float32's largest number
+ROWS = 1024  # whose products are summed in float32; fewer wait for others, so that the work for a row stays small
+LARGEST = 2.0**50  # of values; so many products of such add up to less than float32's largest number
 
 
 class InputStatistics:
@@ -28,8 +28,8 @@ class InputStatistics:
 
     Notes
     -----
-    Products within a batch are float32 matrix products, everything is summed in float64. Statistics of parts that are
-    merged equal those of the whole but for the rounding of these sums.
+    Products of 1024 rows at a time are float32 matrix products, everything else is summed in float64. Statistics of parts
+    that are merged equal those of the whole but for the rounding of these sums.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class InputStatistics:
     (3, array([3., 7.], dtype=float32))
     """
 
-    __slots__ = ("count", "max_abs", "_products", "_sum", "_sum_abs")
+    __slots__ = ("count", "max_abs", "_products", "_sum", "_sum_abs", "_waiting", "_used")
 
     def __init__(self, k):
         k = arguments.scalar(k, "k", 0, 2**31)
@@ -51,6 +51,7 @@ class InputStatistics:
         self.max_abs = np.zeros(k, np.float32)
         self._products = np.zeros((k, k))
         self._sum, self._sum_abs = np.zeros(k), np.zeros(k)
+        self._waiting, self._used = np.empty((0, k), np.float32), 0  # rows whose products are still to be summed
 
     @property
     def k(self):
@@ -60,6 +61,7 @@ class InputStatistics:
     @property
     def hessian(self):
         """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error."""
+        self._settle()
         return self._products / max(self.count, 1)
 
     @property
@@ -98,16 +100,25 @@ class InputStatistics:
         if not -LARGEST <= x.min(initial=0) <= x.max(initial=0) <= LARGEST:
             raise ValueError("x: contains NaN, infinity or values beyond 2**50, whose products float32 might not hold")
         rows = x.reshape(math.prod(x.shape[:-1]), self.k)
-        step = max(PIECE // max(self.k, 1), 1)
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            if self._used + len(part) > ROWS:
+                self._settle()
+            if not len(self._waiting):
+                self._waiting = np.empty((ROWS, self.k), np.float32)
+            self._waiting[self._used : self._used + len(part)] = part
+            self._used += len(part)
             size = np.abs(part)
-            self._products += part.T @ part
             self._sum += part.sum(axis=0, dtype=np.float64)
             self._sum_abs += size.sum(axis=0, dtype=np.float64)
             np.maximum(self.max_abs, size.max(axis=0), out=self.max_abs)
         self.count += len(rows)
         return self
+
+    def _settle(self):
+        """Add the products of the rows that wait."""
+        rows, self._used = self._waiting[: self._used], 0
+        self._products += rows.T @ rows
 
     def merge(self, other):
         """Add what another one has seen.
@@ -133,6 +144,7 @@ class InputStatistics:
             raise TypeError(f"other: got {type(other).__name__}, takes InputStatistics")
         if other.k != self.k:
             raise ValueError(f"other: has rows of {other.k} values, takes {self.k}")
+        other._settle()
         self.count += other.count
         self._products += other._products
         self._sum += other._sum
@@ -148,6 +160,7 @@ class InputStatistics:
         dict of str to ndarray
             "version" (1), "count", and the sums "products" [K, K], "sum", "sum_abs" and "max_abs" [K].
         """
+        self._settle()
         return {"version": np.array(1), "count": np.array(self.count), "products": self._products.copy(),
                 "sum": self._sum.copy(), "sum_abs": self._sum_abs.copy(), "max_abs": self.max_abs.copy()}
 

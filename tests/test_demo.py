@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from qkernels import demo, demo_encoding, demo_sentences
+from qkernels import demo, demo_calibration, demo_encoding, demo_linears, demo_plan, demo_sentences
 from qkernels.__main__ import main
 from qkernels.demo_linears import DYNAMIC_INT8, Float32Linear, Scheme
 from qkernels.minilm import LINEARS, Encoder, gelu
@@ -117,6 +117,41 @@ def test_quantized_encoder_is_close(tensors, isa, scheme, cosine):
     assert all(0 < linear < total for total, linear in times)
 
 
+def test_calibration_sees_what_layers_get(tensors):
+    """Every token once, no padding, inputs that layers share once; nothing is changed."""
+    batches = demo_calibration.batches_without_padding(IDS + [[3, 4], [5, 6], [7, 8]], 2)
+    assert sorted(map(len, batches)) == [1, 1, 1, 2, 2]
+    assert all(len({len(row) for row in batch}) == 1 for batch in batches)
+    observed = demo_calibration.calibrate(tensors, CONFIG, batches)
+    assert list(observed) == list(Encoder(tensors, CONFIG, Float32Linear).linears)
+    assert {seen.statistics.count for seen in observed.values()} == {34}
+    assert len({id(seen) for seen in observed.values()}) == 2 * 4
+    first = observed["encoder.layer.0.attention.self.query"]
+    assert first is observed["encoder.layer.0.attention.self.value"]
+    embedded = np.concatenate([Encoder(tensors, CONFIG, Float32Linear)._embed(np.array(batch)) for batch in batches])
+    np.testing.assert_allclose(first.statistics.hessian, embedded.astype(float).T @ embedded / 34, atol=1e-4)
+    np.testing.assert_array_equal(first.columns.low, embedded.min(axis=0))
+
+
+def test_plans_quantize_where_embeddings_change_least(tensors):
+    observed = demo_calibration.calibrate(tensors, CONFIG, demo_calibration.batches_without_padding(IDS, 2))
+    planner = demo_plan.Planner(tensors, CONFIG, observed, IDS)
+    plan = planner.plan(5)
+    assert list(plan.layers) == list(observed)
+    encoder = planner.apply(plan, "int8")
+    bits = 8 * sum(layer.nbytes for layer in encoder.linears.values()) / sum(
+        math.prod(layer.weight.shape) for layer in encoder.linears.values())
+    assert 4 < bits <= 5
+    float32, planned = Encoder(tensors, CONFIG, Float32Linear)(IDS), encoder(IDS)
+    uniform = planner.apply(type(plan)(dict.fromkeys(plan.layers, demo_linears.CANDIDATES[0])), "int8")(IDS)
+    close = [demo_encoding.agreement(float32, vectors)["cosine_mean"] for vectors in (planned, uniform)]
+    assert close[0] > close[1]
+    with pytest.raises(demo_sentences.DemoError, match="budget_bits"):
+        planner.plan(1)
+    with pytest.raises(demo_sentences.DemoError, match="other"):
+        planner.apply(type(plan)({"other": {"format": "int8"}}), "int8")
+
+
 def test_nearest_ignores_the_vector_itself():
     vectors = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     similarity = vectors.astype(np.float64) @ vectors.T
@@ -157,6 +192,16 @@ def test_default_sentences():
     assert len(sentences) == len(set(sentences)) == 200
     everything, _ = demo_sentences.read_sentences(None, 0)
     assert set(sentences) < set(everything)
+
+
+def test_calibration_sentences_are_others():
+    sentences, _ = demo_sentences.read_sentences(None, 200)
+    others = demo_sentences.calibration_sentences(sentences, 400)
+    assert len(set(others)) == 400 and not set(others) & set(sentences)
+    everything, _ = demo_sentences.read_sentences(None, 0)
+    assert set(demo_sentences.calibration_sentences(sentences, 10**6)) == set(everything) - set(sentences)
+    with pytest.raises(demo_sentences.DemoError, match="--limit"):
+        demo_sentences.calibration_sentences(everything, 400)
 
 
 def test_sentences_of_a_file(tmp_path):

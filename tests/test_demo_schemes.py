@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import qkernels
-from qkernels import demo, demo_encoding
+from qkernels import demo, demo_encoding, ptq, ref
 from qkernels.__main__ import main
-from qkernels.demo_linears import COMPARED, DEFAULTS, DYNAMIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme
+from qkernels.demo_calibration import Observed
+from qkernels.demo_linears import (
+    COMPARED, DEFAULTS, DYNAMIC_INT8, MIXED, SMOOTHING, STATIC_INT8, Float32Linear, Int8Linear, LowBitLinear, Scheme)
 from qkernels.demo_report import report
 
 pytestmark = pytest.mark.any_isa
@@ -38,6 +40,12 @@ def schemes(*arguments):
         ("--weights trellis2", Scheme("trellis2", None, True, "int8", True)),
         ("--weights trellis3 --no-rotate --group 128", Scheme("trellis3", 128, True, "int8")),
         ("--weights trellis4 --window 16", Scheme("trellis4", None, True, "int8", True, 16)),
+        ("--weights int4 --method gptq", Scheme("int4", 32, False, method="gptq")),
+        ("--weights trellis2 --method ldlq", Scheme("trellis2", None, True, "int8", True, method="ldlq")),
+        ("--weights int8 --static", STATIC_INT8),
+        ("--static --symmetric", STATIC_INT8),
+        ("--budget-bits 3.5 --activations float32", Scheme(MIXED, None, True, "float32", plan=3.5)),
+        ("--plan some.json", Scheme(MIXED, None, True, plan="some.json")),
     ],
 )
 def test_options_and_their_defaults(arguments, expected):
@@ -46,14 +54,15 @@ def test_options_and_their_defaults(arguments, expected):
 
 def test_compare_takes_all():
     assert schemes("--compare") == list(COMPARED)
-    assert len(set(map(str, COMPARED))) < len(set(COMPARED)) == 14  # two differ in activations alone
-    assert {scheme.weights for scheme in COMPARED} == set(DEFAULTS)
+    assert len(set(map(str, COMPARED))) < len(set(COMPARED)) == 24  # some differ in activations alone
+    assert {scheme.weights for scheme in COMPARED} == {*DEFAULTS, MIXED}
+    assert {scheme.method for scheme in COMPARED} == {"rtn", "hqq", "awq", "gptq", "ldlq"}
 
 
 @pytest.mark.parametrize(
     "arguments",
     ["--weights int8", "--group none", "--group 32", "--activations int8", "--symmetric", "--asymmetric", "--rotate",
-     "--no-rotate", "--window 12", "--query x"],
+     "--no-rotate", "--window 12", "--query x", "--method gptq", "--static", "--plan x", "--budget-bits 4"],
 )
 def test_compare_goes_with_none_of_them(monkeypatch, capsys, arguments):
     def find_model():
@@ -65,11 +74,35 @@ def test_compare_goes_with_none_of_them(monkeypatch, capsys, arguments):
     assert out == "" and err.count("\n") == 1 and f"leave out {arguments.split()[0]}\n" in err
 
 
-@pytest.mark.parametrize("arguments", ["--asymmetric --weights nf4", "--window 16", "--window 12 --weights int4"])
+@pytest.mark.parametrize("arguments", [
+    "--asymmetric --weights nf4", "--window 16", "--window 12 --weights int4", "--method gptq --weights trellis2",
+    "--method hqq --weights nf4", "--static --weights int4", "--save-plan x",
+])  # fmt: skip
 def test_options_that_a_format_does_not_have(capsys, arguments):
     assert main(["demo", *arguments.split()]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and f"{arguments.split()[0]} goes with" in err
+    option = " ".join(arguments.split()[: 1 + arguments.startswith("--method")])
+    assert out == "" and err.count("\n") == 1 and f"{option} goes with" in err
+
+
+@pytest.mark.parametrize("arguments", [
+    "--plan x --weights int4", "--plan x --budget-bits 4", "--budget-bits 4 --group 32", "--plan x --method gptq",
+    "--budget-bits 4 --static", "--static --group 32", "--static --activations int8", "--static --method gptq",
+])  # fmt: skip
+def test_options_that_do_not_go_together(capsys, arguments):
+    assert main(["demo", *arguments.split()]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "leave out --" in err
+
+
+def test_plans_that_cannot_be_read(tmp_path, capsys):
+    path = tmp_path / "plan.json"
+    for content in (None, "{", '{"version": 9, "layers": {}}', '{"version": 1, "layers": {"a": {"format": "int3"}}}'):
+        if content is not None:
+            path.write_text(content)
+        assert main(["demo", "--plan", str(path)]) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and str(path) in err
 
 
 @pytest.mark.parametrize(
@@ -91,7 +124,7 @@ def test_help_names_the_options(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     for name in ("--weights", "--group", "--activations", "--symmetric", "--asymmetric", "--rotate", "--window",
-                 "--compare"):
+                 "--compare", "--method", "--static", "--plan", "--budget-bits", "--save-plan", "--calibrate"):
         assert name in out
 
 
@@ -113,23 +146,46 @@ def test_int8_is_dynamic_uint8(layer):
     np.testing.assert_array_equal(linear(x), expected)
 
 
-@pytest.mark.parametrize("scheme", [*COMPARED[1:], Scheme("int8", 32, True), Scheme("int4", None, True)])
-def test_the_others_are_linear(layer, scheme):
+@pytest.fixture
+def observed():
+    seen = Observed(96)
+    seen.observe(np.random.default_rng(4).normal(size=(300, 96)).astype(np.float32) * np.float32(np.r_[[9] * 6, [1] * 90]))
+    return seen
+
+
+WITH_LINEAR = [scheme for scheme in COMPARED[1:] if not scheme.static and scheme.weights != MIXED]
+
+
+@pytest.mark.parametrize("scheme", [*WITH_LINEAR, Scheme("int8", 32, True), Scheme("int4", None, True)])
+def test_the_others_are_linear(layer, observed, scheme):
     x, weight, bias = layer
-    linear = scheme.make_linear(weight, bias)
+    linear = scheme.make_linear(weight, bias, observed if scheme.is_calibrated else None)
     assert isinstance(linear, LowBitLinear)
     assert linear.nbytes == linear.weight.nbytes
     qw = qkernels.quantize_weight(
-        weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric, rotate=scheme.rotate)
+        weight, scheme.weights, group_size=scheme.group_size, symmetric=scheme.symmetric, rotate=scheme.rotate,
+        method=scheme.method, calibration=observed.statistics)
     np.testing.assert_array_equal(linear(x), qkernels.linear(x, qw, bias, activations=scheme.activations))
     if scheme.activations == "float32":
         np.testing.assert_allclose(linear(x), Float32Linear(qw.dequantize(), bias)(x), atol=1e-4)
 
 
+def test_static_layers_are_smoothed(layer, observed):
+    """Bit-identical to the oracle, with a range for all columns that is known beforehand."""
+    x, weight, bias = layer
+    linear = STATIC_INT8.make_linear(weight, bias, observed)
+    scales, _ = ptq.smooth([weight], observed.statistics, SMOOTHING)
+    assert np.ptp(np.log(scales)) > 1
+    low, high = (observed.columns.low / scales).min(), (observed.columns.high / scales).max()
+    parameters = qkernels.choose_qparams(np.array([low, high]), "uint8", symmetric=False)
+    want = ref.static_linear(x, weight, bias, input=parameters, input_scales=1 / scales)
+    np.testing.assert_array_equal(linear(x), want)
+
+
 def figures(sentences, neighbors):
     rows = [
         {"scheme": scheme._asdict(), "bits_per_weight": 4.75, "weight_bytes": 6_310_000,
-         "linear_ms_per_sentence": 2.0, "total_ms_per_sentence": 3.0, "cosine_mean": 0.9721,
+         "linear_ms_per_sentence": 2.0, "total_ms_per_sentence": 3.0, "quantization_seconds": 1.5, "cosine_mean": 0.9721,
          "cosine_worst": 0.9253, "nearest_neighbor_agreement": neighbors}
         for scheme in COMPARED
     ]
@@ -137,7 +193,7 @@ def figures(sentences, neighbors):
         "model": "all-MiniLM-L6-v2", "source": "a file", "sentences": sentences, "tokens": 28 * sentences,
         "isa": "scalar", "threads": 1, "repeat": 3, "batch_size": 16, "linear_layers": 36,
         "float32": {"weight_bytes": 42_470_000, "linear_ms_per_sentence": 9.0, "total_ms_per_sentence": 12.0},
-        "compared": rows,
+        "compared": rows, "calibration": {"sentences": 400, "seconds": 12.34},
     }
 
 
@@ -146,11 +202,12 @@ def test_table():
     rows = [line for line in text.splitlines() if "4.50x" in line]
     assert [line.split()[-7:] for line in rows] == [
         [activations, "4.75", "6.31", "4.50x", "0.9721", "86.0", "%"]
-        for activations in ("uint8", "float32", "int8", "float32", *["int8"] * 10)
+        for activations in ("uint8", "uint8", "float32", "int8", "float32", *["int8"] * 19)
     ]
     for row, scheme in zip(rows, COMPARED, strict=True):
         assert row.startswith(f"{scheme} ")
     assert max(map(len, text.splitlines())) <= 120
+    assert "calibrated with 400 other sentences in 12.3 s" in text and "static uint8" in text
 
 
 def test_table_of_one_sentence():
