@@ -69,8 +69,11 @@ def _losses(errors, hessian):
 
 
 def _in_turn(down, step, feedback):
-    """Which weights are rounded up if one column after another takes what is best for its term of the cost, which is
-    sum over columns j of D_jj (e_j + sum of U_ij e_i over i < j)^2 with H = (1 + U) D (1 + U)^T, U being the feedback."""
+    """Which weights are rounded up if one column after another takes what is best for its term of the cost.
+
+    That is the sum over columns j of D_jj (e_j + sum of U_ij e_i over i < j)^2 with H = (1 + U) D (1 + U)^T, U being
+    the feedback.
+    """
     errors = np.empty(down.shape[::-1])
     up = np.empty(errors.shape, bool)
     for j in range(len(errors)):

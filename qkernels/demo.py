@@ -133,7 +133,8 @@ def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
                   f"--{_dashed(option)} decides about the weights")
         return [Scheme(MIXED, None, True, args.activations or "int8", plan=getattr(args, option))]
     if args.static:
-        leave_out(args, ("group", "rotate", "window", "activations", "method"), "--static is int8 with uint8 activations")
+        leave_out(args, ("group", "rotate", "window", "activations", "method"),
+                  "--static is int8 with uint8 activations")
         if args.weights not in (None, "int8") or args.symmetric is False:
             raise DemoError("--static goes with symmetric int8 weights")
         return [STATIC_INT8]
@@ -189,7 +190,8 @@ def find_model() -> Path:
 
 
 def measure(
-    folder: Path, sentences: Sequence[str], schemes: Sequence[Scheme], args: argparse.Namespace, plan: Plan | None = None
+    folder: Path, sentences: Sequence[str], schemes: Sequence[Scheme], args: argparse.Namespace,
+    plan: Plan | None = None,
 ) -> dict:
     """Encode the sentences in float32 and quantized, on one thread, and compare.
 

@@ -36,7 +36,7 @@ class ObservedLinear:
 
 
 def calibrate(tensors: dict, config: dict, batches: Iterable[Sequence[Sequence[int]]]) -> dict[str, Observed]:
-    """Encode batches of token ids in float32 and observe the inputs of every linear layer, those that share them once."""
+    """Encode batches of token ids in float32 and observe the inputs of every linear layer, shared ones once."""
     encoder = Encoder(tensors, config, Float32Linear)
     observed = {}
     for layer, part in product(encoder.layers, LINEARS):

@@ -61,10 +61,10 @@ class Planner:
         for name, layer in progress(list(encoder.linears.items()), len(encoder.linears), "layers alone", "layer"):
             seen = self.statistics[name]
             weight = qkernels.quantize_weight(layer.weight, **CANDIDATES[0], calibration=seen)
-            error = output_error(layer.weight - weight.dequantize(), seen.hessian) / output_error(layer.weight, seen.hessian)
+            error = output_error(layer.weight - weight.dequantize(), seen.hessian)
             encoder.linears[name] = LowBitLinear(weight, layer.bias, "int8")
             change = 1 - np.einsum("ij,ij->i", expected, self._embeddings(encoder)).mean(dtype=np.float64)
-            importance[name] = max(change, 0) / error
+            importance[name] = max(change, 0) * output_error(layer.weight, seen.hessian) / error
             encoder.linears[name] = layer
         return importance
 

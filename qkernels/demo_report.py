@@ -80,10 +80,10 @@ def _table(figures: dict) -> list[str]:
     return [
         *lines, "",
         "g32: every 32 weights share a scale; without it, those of an output channel. Rotated: by random signs and a",
-        "Hadamard transform, activations alike. Methods that know what inputs are like: gptq, awq, ldlq; static are",
-        "activations whose range is known beforehand. Activations in uint8 have zero points, those in int8 none. Speed",
-        "is that of the linear layers, cosine and neighbors are those of the sentences' embeddings, all against float32",
-        "NumPy.",
+        "Hadamard transform, activations alike. Methods that know what inputs are like: gptq, awq, ldlq; static",
+        "activations have a range that is known beforehand. Activations in uint8 have zero points, those in int8",
+        "none. Speed is that of the linear layers, cosine and neighbors are those of the sentences' embeddings, all",
+        "against float32 NumPy.",
     ]
 
 

@@ -35,9 +35,10 @@ class Grid(Scheme):
         return self.spread(low, high)
 
     def codes(self, rows, scales, zero_points):
-        """Of the nearest levels. (`quantize` would check what is known to be right: more work than a column is.)"""
+        """Of the nearest levels; without the checks of `quantize`, which are more work than a column is."""
         codes = np.empty(rows.shape, np.uint8)
-        _core.quantize(np.ascontiguousarray(rows), Layout(rows.shape, 0, None).struct, arguments.qtype(self.qtype).range,
+        layout, qtype = Layout(rows.shape, 0, None), arguments.qtype(self.qtype)
+        _core.quantize(np.ascontiguousarray(rows), layout.struct, qtype.range,
                        scales.astype(np.float32), zero_points.astype(np.int32), codes)
         return codes
 

@@ -1,6 +1,6 @@
-"""Half-quadratic quantization: scales, and zero points of asymmetric integers, for which a sum of powers |error|^p, p < 1,
-is small, so that few weights with large errors do not decide (H. Badri, A. Shaji, "Half-Quadratic Quantization of large
-machine learning models", 2023).
+"""Half-quadratic quantization: scales, and zero points of asymmetric integers, for which a sum of powers |error|^p,
+p < 1, is small, so that few weights with large errors do not decide (H. Badri, A. Shaji, "Half-Quadratic Quantization
+of large machine learning models", 2023).
 
 With an auxiliary error e of each weight, which takes up what is better left unexplained, two steps take turns: e is the
 proximal point of |error|^p, and scale and zero point fit w - e by least squares. The published method fits a real zero

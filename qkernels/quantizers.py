@@ -193,7 +193,7 @@ def _checked_calibration(calibration, method, k):
     """InputStatistics, or None."""
     if calibration is None:
         if method in CALIBRATED:
-            raise ValueError(f"calibration: needed for method {method!r}: inputs of the layer, or their InputStatistics")
+            raise ValueError(f"calibration: needed for {method!r}: inputs of the layer, or their InputStatistics")
         return None
     if not isinstance(calibration, InputStatistics):
         x = arguments.float_array(calibration, "calibration")

@@ -6,7 +6,7 @@ from .groups import row_sums, stored
 
 
 class Signs:
-    """The level set of "binary": code 1 for +1 and 0 for -1; the scale is mean |w|, which is the least-squares optimum."""
+    """The level set of "binary": code 1 for +1 and 0 for -1; the scale is mean |w|, the least-squares optimum."""
 
     __slots__ = ("scale_dtype",)
 

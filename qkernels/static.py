@@ -71,7 +71,8 @@ class StaticLinear:
     array([[  0, 255]], dtype=uint8)
     """
 
-    __slots__ = ("shape", "input", "output", "input_scales", "_quantization", "_activation", "_weight", "_scales", "_bias")
+    __slots__ = (
+        "shape", "input", "output", "input_scales", "_quantization", "_activation", "_weight", "_scales", "_bias")
 
     def __init__(self, weight, bias=None, *, input, output=None, activation=None, input_scales=None, method="minmax",
                  percentile=None):

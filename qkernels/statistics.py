@@ -28,8 +28,8 @@ class InputStatistics:
 
     Notes
     -----
-    Products of 1024 rows at a time are float32 matrix products, everything else is summed in float64. Statistics of parts
-    that are merged equal those of the whole but for the rounding of these sums.
+    Products of 1024 rows at a time are float32 matrix products, everything else is summed in float64. Statistics of
+    parts that are merged equal those of the whole but for the rounding of these sums.
 
     Examples
     --------

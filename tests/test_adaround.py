@@ -1,4 +1,4 @@
-"""AdaRound: the best of all roundings where they can be tried, and otherwise one that no block of columns can better."""
+"""AdaRound: the best of all roundings where they can be tried, else one that no block of columns can better."""
 
 import itertools
 
@@ -10,21 +10,13 @@ from cases import assert_same
 from qkernels import QuantizedWeight, adaround
 from qkernels.groups import Groups
 from qkernels.ref import adaround as oracle
-from rounding_cases import grid, quantized
+from rounding_cases import grid, quantized, second_moments
 
 pytestmark = [pytest.mark.any_isa, pytest.mark.filterwarnings("error")]
 
 
 def quantize_adaround(w, grid, group_size, ranges, hessian):
     return quantized(w, grid, group_size, ranges, rounded=adaround.round_adaptively, hessian=hessian)
-
-
-def second_moments(k, rows=None):
-    """Of correlated inputs with a mean, some columns much larger than others; of less rank than k with few rows."""
-    x = cases.floats(k, (rows or 4 * k, k)) + np.float32(0.5)
-    x[:, 1:] += x[:, :-1]
-    x = x.astype(np.float64) * np.where(np.arange(k) % 7 == 3, 20, 1)
-    return x.T @ x / len(x)
 
 
 def by_weight(x, k, group_size):

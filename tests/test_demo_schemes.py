@@ -149,7 +149,8 @@ def test_int8_is_dynamic_uint8(layer):
 @pytest.fixture
 def observed():
     seen = Observed(96)
-    seen.observe(np.random.default_rng(4).normal(size=(300, 96)).astype(np.float32) * np.float32(np.r_[[9] * 6, [1] * 90]))
+    x = np.random.default_rng(4).normal(size=(300, 96)).astype(np.float32)
+    seen.observe(x * np.float32([9] * 6 + [1] * 90))
     return seen
 
 
@@ -185,8 +186,8 @@ def test_static_layers_are_smoothed(layer, observed):
 def figures(sentences, neighbors):
     rows = [
         {"scheme": scheme._asdict(), "bits_per_weight": 4.75, "weight_bytes": 6_310_000,
-         "linear_ms_per_sentence": 2.0, "total_ms_per_sentence": 3.0, "quantization_seconds": 1.5, "cosine_mean": 0.9721,
-         "cosine_worst": 0.9253, "nearest_neighbor_agreement": neighbors}
+         "linear_ms_per_sentence": 2.0, "total_ms_per_sentence": 3.0, "quantization_seconds": 1.5,
+         "cosine_mean": 0.9721, "cosine_worst": 0.9253, "nearest_neighbor_agreement": neighbors}
         for scheme in COMPARED
     ]
     return {

@@ -4,7 +4,7 @@ import cases
 import numpy as np
 import pytest
 from cases import assert_same, raises
-from test_adaround import second_moments
+from rounding_cases import second_moments
 
 import qkernels
 from qkernels import rounding
@@ -208,7 +208,8 @@ def test_empty_and_zero_weights(method, format):
 def test_combinations_that_make_no_sense():
     for method, takers in TAKERS.items():
         for format in FORMATS.keys() - set(takers):
-            text = raises(ValueError, "method", qkernels.quantize_weight, WEIGHT, format, method=method, calibration=SEEN)
+            text = raises(ValueError, "method", qkernels.quantize_weight, WEIGHT, format, method=method,
+                          calibration=SEEN)
             assert format in text and takers[0] in text
     raises(ValueError, "method", qkernels.quantize_weight, WEIGHT, method="awq", rotate=True, calibration=SEEN)
     raises(ValueError, "ranges", qkernels.quantize_weight, WEIGHT, method="hqq", ranges="mse")
@@ -224,7 +225,7 @@ def test_bad_calibration():
         bad(ValueError, None, method)
     bad(ValueError, InputStatistics(K))  # has seen nothing
     bad(ValueError, InputStatistics(K + 1).observe(np.ones((1, K + 1), np.float32)))
-    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), np.where(INPUTS == INPUTS[0, 0], np.float32(np.nan), INPUTS)):
+    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), INPUTS * np.float32(np.nan)):
         bad(ValueError, wrong)
     for wrong in (INPUTS.astype(np.float64), "x", SEEN.hessian, object()):
         bad(TypeError, wrong)

@@ -118,7 +118,8 @@ def test_equalize_leaves_unused_channels():
 def test_corrected_bias_has_no_mean_error(bias):
     x, w = cases.floats(71, (500, 64)) + np.float32(0.7), cases.floats(72, (16, 64))
     statistics = InputStatistics(64).observe(x)
-    for qw in (qkernels.quantize_weight(w, "int4", group_size=32), qkernels.quantize_weight(w, "int2", symmetric=False)):
+    for format in ("int4", "int2"):
+        qw = qkernels.quantize_weight(w, format, group_size=32, symmetric=False)
         corrected = ptq.correct_bias(bias, w, qw, statistics)
         assert corrected.dtype == np.float32
         x64, old = x.astype(np.float64), 0 if bias is None else bias

@@ -45,7 +45,7 @@ def test_oracle(isa, types):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_input_scales(isa, dtype):
-    """A column of large values, made smaller: bit-identical to the oracle, and nearer to the float layer than without."""
+    """A column of large values, made smaller: as the oracle bit for bit, and nearer to the float layer than without."""
     w, bias, x, _ = layer_in_float(40, 17, 70)
     x[:, 3] *= 100
     scales, _ = ptq.smooth([w], InputStatistics(70).observe(x))
