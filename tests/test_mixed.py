@@ -196,7 +196,7 @@ def test_bad_candidates():
         ({"format": "int4", "group_size": 33}, "group_size"), ({"format": "int4", "group_size": ""}, "1: group_size"),
         ({"format": "nf4", "symmetric": False}, "1: symmetric"), ({"format": "trellis2", "method": "hqq"}, "1: method"),
         ({"format": "int4", "group_size": np.int64(32)}, "group_size: got"), ({"format": "int4", "w": 1}, "'w'"),
-        ({"format": "int4", "method": "hqq"}, "1: method"), ({"format": ["int4"]}, "1: format"),
+        ({"format": "nf4", "method": "hqq"}, "1: method"), ({"format": ["int4"]}, "1: format"),
     ]:  # fmt: skip
         call = ValueError, "candidates", make_plan, Unread(WEIGHTS), [good, bad]
         assert part in raises(*call, budget_bits=4, **HESSIAN)
