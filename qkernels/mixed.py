@@ -70,8 +70,10 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     to the layer's squared output error [1]_ [2]_. The factor is the model's: "hessian" and "sqnr" take all layers as
     equally sensitive to the same ratio of noise to outputs; importance corrects this, and a function as measure asks
     the model itself. With importance ``trace(W H W^T)``, "hessian" sums absolute errors. SQNRs in dB do not add up, so
-    that ratios are summed. A plan may be worse than one format for all layers if its measure is a poor guide to the
-    model, so compare the two on the model's outputs. Bytes are those of the selected ISA, with the padding of its layout.
+    that ratios are summed. Bytes are those of the selected ISA, with the padding of its layout.
+
+    A plan may be worse than one format for all layers where its measure is a poor guide to the model: compare the two
+    by the outputs of the model.
 
     References
     ----------
