@@ -72,6 +72,9 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     the model itself. With importance ``trace(W H W^T)``, "hessian" sums absolute errors. SQNRs in dB do not add up, so
     that ratios are summed. Bytes are those of the selected ISA, with the padding of its layout.
 
+    A plan may be worse than one format for all layers where its measure is a poor guide to the model: compare the two
+    by the outputs of the model.
+
     References
     ----------
     .. [1] Z. Dong et al., "HAWQ-V2: Hessian aware trace-weighted quantization of neural networks", 2019,
