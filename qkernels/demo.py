@@ -232,7 +232,9 @@ def measure(
     ]
     with threadpool_limits(1), qkernels.num_threads(1):
         start = time.perf_counter()
-        observed = calibrate(tensors, config, batches_without_padding(calibration_ids, args.batch_size))
+        observed = {}
+        if is_calibrated:
+            observed = calibrate(tensors, config, batches_without_padding(calibration_ids, args.batch_size))
         calibration_seconds = time.perf_counter() - start
         planner = Planner(tensors, config, observed, calibration_ids)
         quantized = []
