@@ -61,8 +61,7 @@ class InputStatistics:
     @property
     def hessian(self):
         """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error."""
-        self._settle()
-        return self._products / max(self.count, 1)
+        return self._all_products() / max(self.count, 1)
 
     @property
     def mean(self):
@@ -103,7 +102,7 @@ class InputStatistics:
         for start in range(0, len(rows), ROWS):
             part = rows[start : start + ROWS]
             if self._used + len(part) > ROWS:
-                self._settle()
+                self._products, self._used = self._all_products(), 0
             if not len(self._waiting):
                 self._waiting = np.empty((ROWS, self.k), np.float32)
             self._waiting[self._used : self._used + len(part)] = part
@@ -115,10 +114,10 @@ class InputStatistics:
         self.count += len(rows)
         return self
 
-    def _settle(self):
-        """Add the products of the rows that wait."""
-        rows, self._used = self._waiting[: self._used], 0
-        self._products += rows.T @ rows
+    def _all_products(self):
+        """With those of the rows that wait, which go on waiting: several threads may read at once."""
+        rows = self._waiting[: self._used]
+        return self._products + rows.T @ rows
 
     def merge(self, other):
         """Add what another one has seen.
@@ -144,9 +143,8 @@ class InputStatistics:
             raise TypeError(f"other: got {type(other).__name__}, takes InputStatistics")
         if other.k != self.k:
             raise ValueError(f"other: has rows of {other.k} values, takes {self.k}")
-        other._settle()
         self.count += other.count
-        self._products += other._products
+        self._products += other._all_products()
         self._sum += other._sum
         self._sum_abs += other._sum_abs
         np.maximum(self.max_abs, other.max_abs, out=self.max_abs)
@@ -160,8 +158,7 @@ class InputStatistics:
         dict of str to ndarray
             "version" (1), "count", and the sums "products" [K, K], "sum", "sum_abs" and "max_abs" [K].
         """
-        self._settle()
-        return {"version": np.array(1), "count": np.array(self.count), "products": self._products.copy(),
+        return {"version": np.array(1), "count": np.array(self.count), "products": self._all_products(),
                 "sum": self._sum.copy(), "sum_abs": self._sum_abs.copy(), "max_abs": self.max_abs.copy()}
 
     @classmethod

@@ -48,6 +48,19 @@ def test_parts_make_the_whole():
     assert_same(whole.hessian, x.astype(float).T @ x.astype(float) / 200)
 
 
+def test_reading_changes_nothing():
+    """To the last bit, so that threads may share statistics: rows wait for others whether or not they are read."""
+    x = cases.floats(5, (300, 9))
+    whole, seen = InputStatistics(9).observe(x), InputStatistics(9)
+    for rows in np.array_split(x, 7):
+        seen.observe(rows)
+        assert_same(seen.hessian, seen.hessian)
+        pickle.dumps(seen)
+        InputStatistics(9).merge(seen)
+    assert_same(seen.hessian, whole.hessian)
+    assert_same(InputStatistics(9).merge(seen).hessian, whole.hessian)
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (0, 0), (5,), (2, 0, 5)])
 def test_small(shape):
     seen = InputStatistics(shape[-1]).observe(np.ones(shape, np.float32))
