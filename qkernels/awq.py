@@ -23,7 +23,13 @@ def search(w, mean_abs, hessian, quantized):
         if scales.size:
             scales /= np.sqrt(scales.max() * scales.min())
         scales = scales.astype(np.float32)
-        error = output_error(quantized(w / scales).astype(np.float64) * scales - w, hessian)
+        try:
+            with np.errstate(over="ignore"):
+                error = output_error(quantized(w / scales).astype(np.float64) * scales - w, hessian)
+        except ValueError:  # a scale of the quotient overflows
+            if exponent == 0:
+                raise
+            continue
         if best is None or error < least:
             best, least = scales, error
     return best
