@@ -73,6 +73,7 @@ def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, a
     w = arguments.float_array(w, "w")
     candidates = checked_candidates(candidates, "candidates")
     check_measure(measure)
+    check_activations(activations)
     error_of = gauge(w, measure, calibration, x, activations)
     return np.array([error_of(quantized(w, candidate, calibration)) for candidate in candidates], np.float64)
 
@@ -148,6 +149,11 @@ def gauge(w, measure, calibration, x, activations):
 def check_measure(measure):
     if measure not in MEASURES:
         raise ValueError(f"measure: got {measure!r}, takes one of {', '.join(MEASURES)}")
+
+
+def check_activations(activations):
+    if activations not in ("int8", "float32"):
+        raise ValueError(f"activations: got {activations!r}, takes 'int8' or 'float32'")
 
 
 def checked_error(error, name):
