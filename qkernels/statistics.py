@@ -8,6 +8,7 @@ import numpy as np
 from . import _arguments as arguments
 
 ROWS = 1024  # whose products are summed in float32; fewer wait for others, so that the work for a row stays small
+ENTRIES = ("version", "count", "products", "sum", "sum_abs", "max_abs")  # of a state
 LARGEST = 2.0**50  # of values; so many products of such add up to less than float32's largest number
 
 
@@ -183,9 +184,12 @@ class InputStatistics:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in ("version", "count", "products", "sum", "sum_abs", "max_abs"):
+        for name in ENTRIES:
             if name not in state:
                 raise ValueError(f"state: lacks {name}")
+        for name in state:
+            if name not in ENTRIES:
+                raise ValueError(f"state: has {name!r}, which is no entry of it")
         try:
             arguments.scalar(state["version"], "version", 1, 1)
             made = cls(np.size(state["sum"]))
@@ -197,7 +201,11 @@ class InputStatistics:
             entry = np.asarray(state[name])
             if entry.shape != own.shape or entry.dtype.kind != "f" or not np.isfinite(entry).all():
                 raise ValueError(f"state: {name}: got {entry.dtype} {entry.shape}, takes finite floats {own.shape}")
+            if name != "sum" and (np.diag(entry) if entry.ndim == 2 else entry).min(initial=0) < 0:
+                raise ValueError(f"state: {name}: takes no sizes or squares below 0")
             own[...] = entry
+        if not made.count and (made._products.any() or made.max_abs.any()):
+            raise ValueError("state: count: got 0, takes the number of rows that the sums are of")
         return made
 
     def __reduce__(self):

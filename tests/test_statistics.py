@@ -98,6 +98,10 @@ def test_bad_states():
         for bad in (np.array("x"), np.zeros((5, 5, 5)), np.array(-1), good[name] * np.nan):
             raises(ValueError, "state", InputStatistics.from_state, good | {name: bad})
     raises(ValueError, "state", InputStatistics.from_state, good | {"version": np.array(2)})
+    for name in ("products", "sum_abs", "max_abs"):
+        assert name in raises(ValueError, "state", InputStatistics.from_state, good | {name: -good[name]})
+    assert "count" in raises(ValueError, "state", InputStatistics.from_state, good | {"count": np.array(0)})
+    assert "other" in raises(ValueError, "state", InputStatistics.from_state, good | {"other": np.array(1)})
 
 
 def test_bad_input_changes_nothing():
