@@ -237,7 +237,7 @@ def test_bad_calibration():
         bad(ValueError, None, method)
     bad(ValueError, InputStatistics(K))  # has seen nothing
     bad(ValueError, InputStatistics(K + 1).observe(np.ones((1, K + 1), np.float32)))
-    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), INPUTS * np.float32(np.nan)):
+    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), *(INPUTS * np.float32(size) for size in (np.nan, 1e20))):
         bad(ValueError, wrong)
     for wrong in (INPUTS.astype(np.float64), "x", SEEN.hessian, object()):
         bad(TypeError, wrong)
