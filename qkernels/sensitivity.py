@@ -17,8 +17,8 @@ from .rounding import output_error
 from .statistics import InputStatistics
 
 MEASURES = ("hessian", "sqnr", "kl")
-OPTIONS = [name for name, parameter in inspect.signature(quantize_weight).parameters.items()
-           if name not in ("w", "calibration", "importance")]  # arrays and statistics are no options to write down
+OPTIONS = {name: parameter.default for name, parameter in inspect.signature(quantize_weight).parameters.items()
+           if name not in ("w", "calibration", "importance")}  # arrays and statistics are no options to write down
 TIMED_CALLS = 9
 
 
@@ -210,6 +210,8 @@ def checked_candidate(candidate, name):
             raise ValueError(f"{name}: got the option {option!r}, takes {', '.join(OPTIONS)}")
         if value is not None and type(value) not in (str, int, float, bool):
             raise ValueError(f"{name}: {option}: got {value!r}, takes a string, a number, true, false or null")
+        if isinstance(OPTIONS[option], bool) and type(value) is not bool:  # "false" would be true
+            raise ValueError(f"{name}: {option}: got {value!r}, takes true or false")
     try:
         _try(json.dumps(candidate))
     except (TypeError, ValueError) as error:

@@ -85,6 +85,8 @@ def test_an_edited_file_is_applied(tmp_path):
     ('{"version": 1, "layers": {"up": {"format": "int4", "bits": 4}}}', "layers: up: got the option 'bits'"),
     ('{"version": 1, "layers": {"up": {"format": "int4", "group_size": 32.5}}}', "layers: up: group_size"),
     ('{"version": 1, "layers": {"up": {"format": "int4", "group_size": [32]}}}', "layers: up: group_size"),
+    ('{"version": 1, "layers": {"up": {"format": "int4", "symmetric": "false"}}}', "layers: up: symmetric: got 'false'"),
+    ('{"version": 1, "layers": {"up": {"format": "nf4", "rotate": null}}}', "layers: up: rotate: got None"),
     ('{"version": 1, "layers": {"up": {"format": "int4"}, "up": {"format": "int8"}}}', "twice: up"),
     ('{"version": 1, "layers": {}, "measured": [1]}', "measured"),
     ("[" * 100000, "recursion"), (b"\xff\xfe{", "decode"),
