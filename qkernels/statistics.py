@@ -100,25 +100,31 @@ class InputStatistics:
         if not -LARGEST <= x.min(initial=0) <= x.max(initial=0) <= LARGEST:
             raise ValueError("x: contains NaN, infinity or values beyond 2**50, whose products float32 might not hold")
         rows = x.reshape(math.prod(x.shape[:-1]), self.k)
+        # Nothing of self changes before all is done, so that an interrupted call has added nothing: the rows that wait
+        # are written to where none wait yet.
+        products, waiting, used = self._products, self._waiting, self._used
+        sums, sums_abs, max_abs = self._sum, self._sum_abs, self.max_abs
         for start in range(0, len(rows), ROWS):
             part = rows[start : start + ROWS]
-            if self._used + len(part) > ROWS:
-                self._products, self._used = self._all_products(), 0
-            if not len(self._waiting):
-                self._waiting = np.empty((ROWS, self.k), np.float32)
-            self._waiting[self._used : self._used + len(part)] = part
-            self._used += len(part)
+            if used + len(part) > ROWS:
+                products, used = _with_products(products, waiting[:used]), 0
+                waiting = waiting[:0]
+            if not len(waiting):
+                waiting = np.empty((ROWS, self.k), np.float32)
+            waiting[used : used + len(part)] = part
+            used += len(part)
             size = np.abs(part)
-            self._sum += part.sum(axis=0, dtype=np.float64)
-            self._sum_abs += size.sum(axis=0, dtype=np.float64)
-            np.maximum(self.max_abs, size.max(axis=0), out=self.max_abs)
+            sums = sums + part.sum(axis=0, dtype=np.float64)
+            sums_abs = sums_abs + size.sum(axis=0, dtype=np.float64)
+            max_abs = np.maximum(max_abs, size.max(axis=0))
+        self._products, self._waiting, self._used = products, waiting, used
+        self._sum, self._sum_abs, self.max_abs = sums, sums_abs, max_abs
         self.count += len(rows)
         return self
 
     def _all_products(self):
         """With those of the rows that wait, which go on waiting: several threads may read at once."""
-        rows = self._waiting[: self._used]
-        return self._products + rows.T @ rows
+        return _with_products(self._products, self._waiting[: self._used])
 
     def merge(self, other):
         """Add what another one has seen.
@@ -213,3 +219,7 @@ class InputStatistics:
 
     def __repr__(self):
         return f"<InputStatistics of {self.count} rows of {self.k} values>"
+
+
+def _with_products(products, rows):
+    return products + rows.T @ rows

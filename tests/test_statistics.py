@@ -61,6 +61,27 @@ def test_reading_changes_nothing():
     assert_same(InputStatistics(9).merge(seen).hessian, whole.hessian)
 
 
+def test_an_interrupted_batch_is_not_added(monkeypatch):
+    """So that it can be observed again, whenever it was interrupted."""
+    monkeypatch.setattr(statistics, "ROWS", 10)
+    x, real, left = cases.floats(6, (95, 9)), statistics._with_products, []
+
+    def interrupted(*args):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return real(*args)
+
+    for calls in range(9):
+        seen, twin = (InputStatistics(9).observe(x[:5]) for _ in range(2))
+        left[:] = [None] * calls
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(statistics, "_with_products", interrupted)
+            seen.observe(x[5:])
+        assert_same_statistics(seen, twin)
+        assert_same_statistics(seen.observe(x[5:]), twin.observe(x[5:]))
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (0, 0), (5,), (2, 0, 5)])
 def test_small(shape):
     seen = InputStatistics(shape[-1]).observe(np.ones(shape, np.float32))
