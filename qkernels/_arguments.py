@@ -46,7 +46,7 @@ def qtype(dtype, name="dtype"):
 def array(x, name):
     """An ndarray that shares memory with x, from NumPy, DLPack or ``__array__``."""
     if isinstance(x, np.ndarray):
-        return x
+        return x if type(x) is np.ndarray else np.asarray(x)  # methods of np.matrix and others take other arguments
     if hasattr(x, "__dlpack__"):
         try:
             return np.from_dlpack(x)
@@ -54,7 +54,10 @@ def array(x, name):
             if not hasattr(x, "__array__"):
                 raise TypeError(f"{name}: its __dlpack__ does not give a CPU array ({error})") from error
     if hasattr(x, "__array__"):
-        return np.asarray(x)
+        try:
+            return np.asarray(x)
+        except (RuntimeError, TypeError) as error:  # of a tensor that requires a gradient, or lies on another device
+            raise TypeError(f"{name}: its __array__ does not give a CPU array ({error})") from error
     raise TypeError(f"{name}: got {type(x).__name__}, takes a NumPy array or an object with __dlpack__ or __array__")
 
 

@@ -65,7 +65,7 @@ def quantized(w, options, method, statistics, seed):
         return QuantizedWeight(record.name, codes, scales, None, options.group_size, k=w.shape[1],
                                window=options.window, **rest)
     if method == "awq":
-        rest["input_scales"] = awq.search(w, statistics, options.nearest)
+        rest["input_scales"] = awq.search(w, statistics.mean_abs, hessian, options.nearest)
         w = w / rest["input_scales"]
     groups, levels = Groups(w, options.group_size, options.importance), options.level_set(w)
     fitted = hqq.fit(groups, levels) if method == "hqq" else levels.fit(groups, options.ranges)

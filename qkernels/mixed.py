@@ -13,8 +13,8 @@ from .frontier_plot import plot_frontier
 from .plans import Plan, check_layers, naming
 from .progress import progress
 from .sensitivity import (
-    check_measure, checked_candidates, checked_error, checked_importance, gauge, is_calibrated, kl_divergence,
-    quantized, seconds, sensitivity)
+    check_activations, check_measure, checked_candidates, checked_error, checked_importance, gauge, is_calibrated,
+    kl_divergence, quantized, seconds, sensitivity)
 
 __all__ = ["Plan", "allocate", "frontier", "kl_divergence", "make_plan", "plot_frontier", "sensitivity"]
 
@@ -97,8 +97,7 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     budget_name, budget = _checked_budget(bits=budget_bits, bytes=budget_bytes, seconds=budget_seconds)
     if not callable(measure):
         check_measure(measure)
-    if activations not in ("int8", "float32"):
-        raise ValueError(f"activations: got {activations!r}, takes 'int8' or 'float32'")
+    check_activations(activations)
     if rows is not None:
         rows = arguments.scalar(rows, "rows", 1, 2**31)
     elif budget_seconds is not None:

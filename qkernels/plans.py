@@ -6,7 +6,8 @@ from pathlib import Path
 
 from . import _files
 from .progress import progress
-from .sensitivity import checked_candidate, is_calibrated, label, quantized
+from .sensitivity import OPTIONS, checked_candidate, is_calibrated, label, quantized
+from .weights import QuantizedWeight
 
 VERSION = 1
 
@@ -70,15 +71,16 @@ class Plan:
         Raises
         ------
         TypeError, ValueError
-            Weights or calibration lack a layer, one in `done` has another format than the plan says (found before any
-            is quantized), or `quantize_weight` refuses a weight; the message names the layer.
+            Weights or calibration lack a layer, one in `done` has another format, group size, symmetry or rotation than
+            the plan says (found before any is quantized), or `quantize_weight` refuses a weight; the message names the
+            layer.
         """
         calibration = {} if calibration is None else calibration
         done = {} if done is None else done
         check_layers(weights, "weights", self.layers)
         for name, options in self.layers.items():
-            if name in done and done[name].format != options["format"]:
-                raise ValueError(f"done: {name}: got {done[name].format}, takes {options['format']} as the plan says")
+            if name in done:
+                _check_done(done[name], options, f"done: {name}")
         missing = [name for name in self.layers if name not in done]
         check_layers(calibration, "calibration", [name for name in missing if is_calibrated(self.layers[name])])
         for name in progress(missing, len(missing), "quantizing", "layer"):
@@ -158,6 +160,17 @@ def check_layers(given, name, layers):
     lacking = [layer for layer in layers if layer not in given]
     if lacking:
         raise ValueError(f"{name}: lacks {', '.join(lacking)}")
+
+
+def _check_done(weight, options, name):
+    """Refuse a weight that can be seen not to come from these options of `quantize_weight`."""
+    if not isinstance(weight, QuantizedWeight):
+        raise TypeError(f"{name}: got {type(weight).__name__}, takes a QuantizedWeight")
+    for option, found in [("format", weight.format), ("group_size", weight.group_size),
+                          ("symmetric", weight.symmetric), ("rotate", weight.seed is not None)]:
+        wanted = options.get(option, OPTIONS[option])
+        if found != wanted:
+            raise ValueError(f"{name}: {option}: got {found!r}, takes {wanted!r} as the plan says")
 
 
 @contextmanager

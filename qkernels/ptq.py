@@ -11,6 +11,7 @@ SWEEPS = 1000  # over a chain of layers, at most
 SETTLED = 1e-7  # a sweep whose factors are 1 but for so much is the last
 
 
+@np.errstate(over="ignore")
 def smooth(weights, statistics, alpha=0.5):
     """Move the range of a few large inputs into the weights: SmoothQuant [1]_.
 
@@ -35,7 +36,8 @@ def smooth(weights, statistics, alpha=0.5):
     TypeError
         A weight is not float32, or statistics is something else.
     ValueError
-        Weights are missing, not 2-D or not finite, their K differ from that of statistics, or alpha is not in 0 to 1.
+        Weights are missing, not 2-D or not finite, their K differ from that of statistics, or alpha is not in 0 to 1;
+        a result would not be finite.
 
     Notes
     -----
@@ -69,9 +71,10 @@ def smooth(weights, statistics, alpha=0.5):
     of_inputs, of_weights = (np.where(is_used, x, 1) for x in (of_inputs, of_weights))
     scales = of_inputs**alpha / of_weights ** (1 - alpha)
     scales = scales.clip(np.finfo(np.float32).tiny, np.finfo(np.float32).max).astype(np.float32)
-    return scales, [w * scales for w in weights]
+    return scales, _finite([w * scales for w in weights], "weights")
 
 
+@np.errstate(over="ignore")
 def divide_outputs(scales, *parameters):
     """Divide the outputs of a layer by folding the scales into its parameters.
 
@@ -92,7 +95,7 @@ def divide_outputs(scales, *parameters):
     TypeError
         An array is not float32.
     ValueError
-        scales is not 1-D, finite and positive, or a parameter has another length.
+        scales is not 1-D, finite and positive, a parameter has another length, or a result would not be finite.
 
     Examples
     --------
@@ -109,9 +112,10 @@ def divide_outputs(scales, *parameters):
     for p in parameters:
         if p.shape[:1] != scales.shape:
             raise ValueError(f"parameters: got shape {p.shape}, takes {scales.shape} or more dimensions")
-    return [p / scales.reshape(-1, *[1] * (p.ndim - 1)) for p in parameters]
+    return _finite([p / scales.reshape(-1, *[1] * (p.ndim - 1)) for p in parameters], "parameters")
 
 
+@np.errstate(over="ignore")
 def equalize(weights, biases=None):
     """Equalize the ranges of the channels between linear layers: cross-layer equalization [1]_.
 
@@ -133,7 +137,7 @@ def equalize(weights, biases=None):
     TypeError
         An array is not float32.
     ValueError
-        There are no weights, a shape does not go with its neighbors, or a value is not finite.
+        There are no weights, a shape does not go with its neighbors, or a value is not finite or would not be.
 
     Notes
     -----
@@ -183,9 +187,11 @@ def equalize(weights, biases=None):
         if unsettled <= SETTLED:
             break
     new_biases = [b if b is None else (b / f).astype(np.float32) for b, f in zip(biases, factors[1:])]
-    return [scaled(i).astype(np.float32) for i in range(len(weights))], new_biases
+    _finite([b for b in new_biases if b is not None], "biases")
+    return _finite([scaled(i).astype(np.float32) for i in range(len(weights))], "weights"), new_biases
 
 
+@np.errstate(over="ignore")
 def correct_bias(bias, w, quantized, statistics):
     """The bias with which a quantized layer has no mean error: bias correction [1]_.
 
@@ -210,7 +216,7 @@ def correct_bias(bias, w, quantized, statistics):
     TypeError
         An array is not float32, or statistics is something else.
     ValueError
-        A shape does not match, or a value is not finite.
+        A shape does not match, or a value is not finite or would not be.
 
     Notes
     -----
@@ -239,12 +245,19 @@ def correct_bias(bias, w, quantized, statistics):
         raise ValueError(f"quantized: got shape {quantized.shape}, takes {w.shape}")
     _check_statistics(statistics, w, "w")
     bias = np.zeros(len(w), np.float32) if bias is None else _vector(bias, "bias", len(w))
-    return (bias - (quantized.astype(np.float64) - w) @ statistics.mean).astype(np.float32)
+    corrected = (bias - (quantized.astype(np.float64) - w) @ statistics.mean).astype(np.float32)
+    return _finite([corrected], "bias")[0]
 
 
 def _ranges(w, axis):
     """max|w| along an axis, 0 where there is nothing."""
     return np.abs(w).max(axis=axis, initial=0)
+
+
+def _finite(arrays, name):
+    if not all(np.isfinite(x).all() for x in arrays):
+        raise ValueError(f"{name}: would have values beyond float32's range")
+    return arrays
 
 
 def _weight(x, name):

@@ -165,8 +165,8 @@ def lsq_scale(w, dtype="int4", *, axis=None):
     Returns
     -------
     float32 ndarray
-        () or [C]. 1.0 where all values are zero, else at least 2**-126. The mean is taken in float64, in the same order
-        on every processor.
+        () or [C]. 1.0 where all values are zero, else at least 2**-126 and at most the largest float32. The mean is
+        taken in float64, in the same order on every processor.
 
     Raises
     ------
@@ -193,7 +193,8 @@ def lsq_scale(w, dtype="int4", *, axis=None):
     shape = Layout(w.shape, axis, None).scale_shape
     rows = np.moveaxis(w, axis, 0).reshape(shape[0], -1 if shape[0] else 0) if shape else w.reshape(1, -1)
     means = row_sums(np.abs(rows)) / max(rows.shape[1], 1)
-    scales = np.where(means == 0, 1.0, np.maximum(2 * means / math.sqrt(qtype.qmax), SMALLEST_SCALE))
+    scales = (2 * means / math.sqrt(qtype.qmax)).clip(SMALLEST_SCALE, np.finfo(np.float32).max)
+    scales = np.where(means == 0, 1.0, scales)
     return scales.astype(np.float32).reshape(shape)[()]
 
 

@@ -179,7 +179,7 @@ def _checked_method(method, ranges, record):
         if ranges is not None:
             raise ValueError(f"ranges: not with method={method!r}, which stands for 'rtn' with these ranges")
         return "rtn", method
-    if method not in TAKERS:
+    if method not in [*TAKERS]:  # which compares, while a dict takes hashable values alone
         names = ", ".join([*TAKERS, *record.ranges])
         raise ValueError(f"method: got {method!r}, takes one of {names} with {record.name!r}")
     if record.name not in TAKERS[method]:
@@ -199,7 +199,10 @@ def _checked_calibration(calibration, method, k):
         x = arguments.float_array(calibration, "calibration")
         if x.ndim == 0 or x.shape[-1] != k or not np.isfinite(x).all():
             raise ValueError(f"calibration: got shape {x.shape}, takes [..., {k}], finite everywhere")
-        calibration = InputStatistics(k).observe(x)
+        try:
+            calibration = InputStatistics(k).observe(x)
+        except ValueError as error:  # too large
+            raise ValueError(f"calibration: {error}") from None
     if calibration.k != k or not calibration.count:
         raise ValueError(f"calibration: has {calibration.count} rows of {calibration.k} values, takes some of {k}")
     return calibration

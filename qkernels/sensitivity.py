@@ -17,8 +17,8 @@ from .rounding import output_error
 from .statistics import InputStatistics
 
 MEASURES = ("hessian", "sqnr", "kl")
-OPTIONS = [name for name, parameter in inspect.signature(quantize_weight).parameters.items()
-           if name not in ("w", "calibration", "importance")]  # arrays and statistics are no options to write down
+OPTIONS = {name: parameter.default for name, parameter in inspect.signature(quantize_weight).parameters.items()
+           if name not in ("w", "calibration", "importance")}  # arrays and statistics are no options to write down
 TIMED_CALLS = 9
 
 
@@ -73,6 +73,7 @@ def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, a
     w = arguments.float_array(w, "w")
     candidates = checked_candidates(candidates, "candidates")
     check_measure(measure)
+    check_activations(activations)
     error_of = gauge(w, measure, calibration, x, activations)
     return np.array([error_of(quantized(w, candidate, calibration)) for candidate in candidates], np.float64)
 
@@ -150,6 +151,11 @@ def check_measure(measure):
         raise ValueError(f"measure: got {measure!r}, takes one of {', '.join(MEASURES)}")
 
 
+def check_activations(activations):
+    if activations not in ("int8", "float32"):
+        raise ValueError(f"activations: got {activations!r}, takes 'int8' or 'float32'")
+
+
 def checked_error(error, name):
     if not isinstance(error, numbers.Real) or isinstance(error, bool):
         raise TypeError(f"{name}: got {error!r}, takes a function that returns one number")
@@ -204,6 +210,8 @@ def checked_candidate(candidate, name):
             raise ValueError(f"{name}: got the option {option!r}, takes {', '.join(OPTIONS)}")
         if value is not None and type(value) not in (str, int, float, bool):
             raise ValueError(f"{name}: {option}: got {value!r}, takes a string, a number, true, false or null")
+        if isinstance(OPTIONS[option], bool) and type(value) is not bool:  # "false" would be true
+            raise ValueError(f"{name}: {option}: got {value!r}, takes true or false")
     try:
         _try(json.dumps(candidate))
     except (TypeError, ValueError) as error:

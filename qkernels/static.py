@@ -89,9 +89,13 @@ class StaticLinear:
         self._quantization = {"scale": self.input.scale, "zero_point": self.input.zero_point}
         self.input_scales = checked_input_scales(input_scales, weight.shape[1])
         if input_scales is not None:
-            weight = weight / self.input_scales
+            with np.errstate(over="ignore", under="ignore"):
+                weight, steps = weight / self.input_scales, self.input.scale / self.input_scales
+            if not (np.isfinite(weight).all() and np.isfinite(steps).all() and steps.all()):
+                raise ValueError("input_scales: the weight or the scale of input, divided by them, is not within "
+                                 "float32's range")
             zero_points = np.full(weight.shape[1], self.input.zero_point)
-            self._quantization = {"scale": self.input.scale / self.input_scales, "zero_point": zero_points, "axis": -1}
+            self._quantization = {"scale": steps, "zero_point": zero_points, "axis": -1}
         chosen = choose_qparams(weight, axis=0, method=method, percentile=percentile)
         self._weight = pack_b(quantize(weight, chosen.scale, axis=0), transpose=True)
         with np.errstate(over="ignore"):  # an infinity is refused with the other bad values

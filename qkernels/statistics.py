@@ -8,6 +8,7 @@ import numpy as np
 from . import _arguments as arguments
 
 ROWS = 1024  # whose products are summed in float32; fewer wait for others, so that the work for a row stays small
+ENTRIES = ("version", "count", "products", "sum", "sum_abs", "max_abs")  # of a state
 LARGEST = 2.0**50  # of values; so many products of such add up to less than float32's largest number
 
 
@@ -61,8 +62,7 @@ class InputStatistics:
     @property
     def hessian(self):
         """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error."""
-        self._settle()
-        return self._products / max(self.count, 1)
+        return self._all_products() / max(self.count, 1)
 
     @property
     def mean(self):
@@ -100,25 +100,31 @@ class InputStatistics:
         if not -LARGEST <= x.min(initial=0) <= x.max(initial=0) <= LARGEST:
             raise ValueError("x: contains NaN, infinity or values beyond 2**50, whose products float32 might not hold")
         rows = x.reshape(math.prod(x.shape[:-1]), self.k)
+        # Nothing of self changes before all is done, so that an interrupted call has added nothing: the rows that wait
+        # are written to where none wait yet.
+        products, waiting, used = self._products, self._waiting, self._used
+        sums, sums_abs, max_abs = self._sum, self._sum_abs, self.max_abs
         for start in range(0, len(rows), ROWS):
             part = rows[start : start + ROWS]
-            if self._used + len(part) > ROWS:
-                self._settle()
-            if not len(self._waiting):
-                self._waiting = np.empty((ROWS, self.k), np.float32)
-            self._waiting[self._used : self._used + len(part)] = part
-            self._used += len(part)
+            if used + len(part) > ROWS:
+                products, used = _with_products(products, waiting[:used]), 0
+                waiting = waiting[:0]
+            if not len(waiting):
+                waiting = np.empty((ROWS, self.k), np.float32)
+            waiting[used : used + len(part)] = part
+            used += len(part)
             size = np.abs(part)
-            self._sum += part.sum(axis=0, dtype=np.float64)
-            self._sum_abs += size.sum(axis=0, dtype=np.float64)
-            np.maximum(self.max_abs, size.max(axis=0), out=self.max_abs)
+            sums = sums + part.sum(axis=0, dtype=np.float64)
+            sums_abs = sums_abs + size.sum(axis=0, dtype=np.float64)
+            max_abs = np.maximum(max_abs, size.max(axis=0))
+        self._products, self._waiting, self._used = products, waiting, used
+        self._sum, self._sum_abs, self.max_abs = sums, sums_abs, max_abs
         self.count += len(rows)
         return self
 
-    def _settle(self):
-        """Add the products of the rows that wait."""
-        rows, self._used = self._waiting[: self._used], 0
-        self._products += rows.T @ rows
+    def _all_products(self):
+        """With those of the rows that wait, which go on waiting: several threads may read at once."""
+        return _with_products(self._products, self._waiting[: self._used])
 
     def merge(self, other):
         """Add what another one has seen.
@@ -144,9 +150,8 @@ class InputStatistics:
             raise TypeError(f"other: got {type(other).__name__}, takes InputStatistics")
         if other.k != self.k:
             raise ValueError(f"other: has rows of {other.k} values, takes {self.k}")
-        other._settle()
         self.count += other.count
-        self._products += other._products
+        self._products += other._all_products()
         self._sum += other._sum
         self._sum_abs += other._sum_abs
         np.maximum(self.max_abs, other.max_abs, out=self.max_abs)
@@ -160,8 +165,7 @@ class InputStatistics:
         dict of str to ndarray
             "version" (1), "count", and the sums "products" [K, K], "sum", "sum_abs" and "max_abs" [K].
         """
-        self._settle()
-        return {"version": np.array(1), "count": np.array(self.count), "products": self._products.copy(),
+        return {"version": np.array(1), "count": np.array(self.count), "products": self._all_products(),
                 "sum": self._sum.copy(), "sum_abs": self._sum_abs.copy(), "max_abs": self.max_abs.copy()}
 
     @classmethod
@@ -186,9 +190,12 @@ class InputStatistics:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in ("version", "count", "products", "sum", "sum_abs", "max_abs"):
+        for name in ENTRIES:
             if name not in state:
                 raise ValueError(f"state: lacks {name}")
+        for name in state:
+            if name not in ENTRIES:
+                raise ValueError(f"state: has {name!r}, which is no entry of it")
         try:
             arguments.scalar(state["version"], "version", 1, 1)
             made = cls(np.size(state["sum"]))
@@ -200,7 +207,11 @@ class InputStatistics:
             entry = np.asarray(state[name])
             if entry.shape != own.shape or entry.dtype.kind != "f" or not np.isfinite(entry).all():
                 raise ValueError(f"state: {name}: got {entry.dtype} {entry.shape}, takes finite floats {own.shape}")
+            if name != "sum" and (np.diag(entry) if entry.ndim == 2 else entry).min(initial=0) < 0:
+                raise ValueError(f"state: {name}: takes no sizes or squares below 0")
             own[...] = entry
+        if not made.count and (made._products.any() or made.max_abs.any()):
+            raise ValueError("state: count: got 0, takes the number of rows that the sums are of")
         return made
 
     def __reduce__(self):
@@ -208,3 +219,7 @@ class InputStatistics:
 
     def __repr__(self):
         return f"<InputStatistics of {self.count} rows of {self.k} values>"
+
+
+def _with_products(products, rows):
+    return products + rows.T @ rows

@@ -84,7 +84,7 @@ class FakeQuantize(torch.nn.Module):
     scale, zero_point : Parameter or Tensor
         float32, () or [channels]. The zero point is used as the nearest integer in the range of dtype.
     initialized : Tensor
-        bool: whether scale and zero point are chosen; otherwise the next input does, in training or not.
+        bool: whether scale and zero point are chosen; otherwise the next input with values does, in training or not.
 
     Raises
     ------
@@ -162,6 +162,8 @@ class FakeQuantize(torch.nn.Module):
 
     @torch.no_grad()
     def _start(self, scale, zero_point):
+        if np.shape(scale) != self.scale.shape:
+            raise ValueError(f"x: has {len(scale)} channels along axis {self.axis}, takes {len(self.scale)}")
         self.scale.copy_(torch.as_tensor(scale))
         self.zero_point.copy_(torch.as_tensor(zero_point))
         self.initialized.fill_(True)
@@ -176,7 +178,7 @@ class FakeQuantize(torch.nn.Module):
             self._start(found.scale, found.zero_point)
 
     def forward(self, x):
-        if not self.initialized:
+        if not self.initialized and x.numel():
             self.initialize(x)
         if self.scale.requires_grad and (self.scale < SMALLEST_LEARNED_SCALE).any():
             with torch.no_grad():

@@ -185,7 +185,7 @@ def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", 
     Raises
     ------
     ValueError
-        float16 cannot hold a scale.
+        float16 cannot hold a scale, or the hessian does not fit w or is not positive semidefinite.
 
     Notes
     -----
@@ -291,6 +291,8 @@ class Feedback:
     __slots__ = ("factor", "shares")
 
     def __init__(self, hessian, code):
+        if hessian.shape != (code.k, code.k):
+            raise ValueError(f"hessian: got shape {hessian.shape}, takes {(code.k, code.k)}")
         self.factor = np.eye(code.width)  # columns that only fill up do not matter to others
         self.factor[: code.k, : code.k] = upper_factor(hessian)
         self.shares = np.zeros(self.factor.shape, np.float32)

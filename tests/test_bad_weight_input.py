@@ -52,7 +52,7 @@ def test_group_size():
 
 
 def test_options():
-    for bad in ("entropy", "", 1, "absmean"):
+    for bad in ("entropy", "", 1, "absmean", ["gptq"]):
         raises(ValueError, "method", qkernels.quantize_weight, W, method=bad)
     for bad in ("float64", "bfloat16", "", None, 2):
         raises(ValueError, "scale_dtype", qkernels.quantize_weight, W, scale_dtype=bad)

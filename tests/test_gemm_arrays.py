@@ -1,15 +1,17 @@
 """int8_gemm and pack_b: batches, strides, `out`, foreign tensors, PackedB."""
 
+import copy
 import itertools
 import pickle
 
 import cases
 import numpy as np
 import pytest
-from cases import assert_same
+from cases import assert_same, raises
 
 import qkernels
 from qkernels import ref
+from qkernels.calibration import HistogramObserver, InputStatistics
 
 LAYOUTS = ["fortran", "sliced", "backward", "unaligned"]
 BATCHES = [
@@ -143,6 +145,39 @@ def test_foreign_tensors(isa, wrap):
     assert_same(qkernels.linear(wrap(x), qw, wrap(scale)), ref.linear(x, ref.quantize_weight(x), scale))
     ready = qkernels.QuantizedWeight.from_int4(wrap((small + 8).view(np.uint8)), wrap(scale), wrap(np.uint8([8, 7, 9])))
     assert_same(ready.dequantize(), ref.dequantize(small, scale, np.int8([0, -1, 1]), axis=0))
+
+
+class Subclass(np.ndarray):
+    """As np.matrix: an array whose methods take other arguments."""
+
+    def min(self, axis=None, out=None):
+        raise AssertionError("called")
+
+    max = min
+
+
+@pytest.mark.any_isa
+def test_subclasses():
+    x = cases.floats(1, (6, 8))
+    other = x.view(Subclass)
+    for observer in (InputStatistics(8), HistogramObserver(axis=0)):
+        seen, want = copy.copy(observer).observe(other), observer.observe(x)
+        assert repr(seen.to_state()) == repr(want.to_state())
+    for method in ("minmax", "percentile", "mse", "entropy"):
+        got, want = (qkernels.choose_qparams(values, method=method) for values in (other, x))
+        assert_same(got.scale, want.scale)
+    assert_same(qkernels.quantize_weight(other, method="mse").dequantize(),
+                qkernels.quantize_weight(x, method="mse").dequantize())
+
+
+class OnAnotherDevice:
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("not here")
+
+
+@pytest.mark.any_isa
+def test_tensors_that_give_no_array():
+    assert "not here" in raises(TypeError, "x", qkernels.quantize, OnAnotherDevice(), 1.0)
 
 
 def test_packed_b(isa):

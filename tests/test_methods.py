@@ -196,6 +196,18 @@ def test_awq_searches_twenty_powers():
     assert_same(got.input_scales, scales)
 
 
+@pytest.mark.parametrize("format", ["int4", "nf4", "ternary"])
+def test_awq_passes_over_what_overflows(format):
+    """Weights that can be quantized can be by AWQ, too, whatever scales it tries."""
+    x = INPUTS.copy()
+    x[:, 7] *= np.float32(2.0**40)
+    for scale_dtype, size in [("float16", 2e4), ("float32", 3e38)]:
+        w = WEIGHT / np.abs(WEIGHT).max() * np.float32(size)
+        options = {"calibration": x, "scale_dtype": scale_dtype}
+        assert np.isfinite(qkernels.quantize_weight(w, format, method="awq", **options).dequantize()).all()
+    raises(ValueError, "scale_dtype", qkernels.quantize_weight, w, format, method="awq", calibration=x)
+
+
 @pytest.mark.parametrize("method, format", PAIRS)
 def test_empty_and_zero_weights(method, format):
     for (n, k), group_size in [((0, 64), 32), ((3, 0), None), ((0, 0), None), ((3, 64), 32)]:
@@ -225,7 +237,7 @@ def test_bad_calibration():
         bad(ValueError, None, method)
     bad(ValueError, InputStatistics(K))  # has seen nothing
     bad(ValueError, InputStatistics(K + 1).observe(np.ones((1, K + 1), np.float32)))
-    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), INPUTS * np.float32(np.nan)):
+    for wrong in (INPUTS[:, :-1], INPUTS[:0], np.float32(1), *(INPUTS * np.float32(size) for size in (np.nan, 1e20))):
         bad(ValueError, wrong)
     for wrong in (INPUTS.astype(np.float64), "x", SEEN.hessian, object()):
         bad(TypeError, wrong)

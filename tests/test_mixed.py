@@ -215,9 +215,8 @@ def test_bad_input():
     plan = make_plan(WEIGHTS, CANDIDATES, budget_bits=least, **HESSIAN)
     assert {options["format"] for options in plan.layers.values()} <= {"ternary", "int2"}
     assert 8 * nbytes(plan.quantize(WEIGHTS)) / COUNT == least
-    bad(ValueError, "budget_bits", budget_bytes=1)
-    bad(ValueError, "budget_bits", budget_bits=None)
-    bad(ValueError, "budget_bits", budget_bits=-1)
+    for budget in ({"budget_bytes": 1}, {"budget_bits": None}, {"budget_bits": -1}):
+        bad(ValueError, "budget_bits", **budget)
     bad(TypeError, "budget_bits", budget_bits="4")
     bad(ValueError, "rows", budget_bits=None, budget_seconds=1)
     bad(ValueError, "rows", rows=0)
@@ -241,6 +240,7 @@ def test_bad_input():
     assert "up: w: got shape" in bad(ValueError, "weights", weights={**WEIGHTS, "up": WEIGHTS["up"][1:]}, table=table)
     raises(TypeError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl")
     raises(TypeError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES)
+    raises(ValueError, "activations", sensitivity, WEIGHTS["up"], CANDIDATES, activations="int4", **HESSIAN)
     raises(ValueError, "w", sensitivity, WEIGHTS["up"][0], CANDIDATES, calibration=CALIBRATION["up"])
     raises(ValueError, "x", sensitivity, WEIGHTS["up"], CANDIDATES, measure="kl", x=INPUTS["up"][:0])
     raises(ValueError, "calibration", sensitivity, WEIGHTS["up"], CANDIDATES, calibration=InputStatistics(64))

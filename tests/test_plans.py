@@ -85,6 +85,8 @@ def test_an_edited_file_is_applied(tmp_path):
     ('{"version": 1, "layers": {"up": {"format": "int4", "bits": 4}}}', "layers: up: got the option 'bits'"),
     ('{"version": 1, "layers": {"up": {"format": "int4", "group_size": 32.5}}}', "layers: up: group_size"),
     ('{"version": 1, "layers": {"up": {"format": "int4", "group_size": [32]}}}', "layers: up: group_size"),
+    ('{"version": 1, "layers": {"up": {"format": "int4", "symmetric": "false"}}}', "up: symmetric: got 'false'"),
+    ('{"version": 1, "layers": {"up": {"format": "nf4", "rotate": null}}}', "up: rotate: got None"),
     ('{"version": 1, "layers": {"up": {"format": "int4"}, "up": {"format": "int8"}}}', "twice: up"),
     ('{"version": 1, "layers": {}, "measured": [1]}', "measured"),
     ("[" * 100000, "recursion"), (b"\xff\xfe{", "decode"),
@@ -123,8 +125,11 @@ def test_bad_input():
     plan = Plan(LAYERS)
     assert "lacks é.b, c" in raises(ValueError, "weights", plan.quantize, {"a": WEIGHTS["a"]}, calibration=CALIBRATION)
     assert "lacks a" in raises(ValueError, "calibration", plan.quantize, WEIGHTS)
-    wrong = {"a": by_hand(LAYERS)["c"]}
-    assert "a: got ternary" in raises(ValueError, "done", plan.quantize, WEIGHTS, calibration=CALIBRATION, done=wrong)
+    for other, part in [({"format": "int8"}, "format: got 'int8'"), ({"group_size": 64}, "group_size: got 64"),
+                        ({"symmetric": True}, "symmetric: got True"), ({"rotate": True}, "rotate: got True")]:
+        wrong, part = by_hand({"a": {**LAYERS["a"], **other}}), f"done: a: {part}"
+        assert part in raises(ValueError, "done", plan.quantize, WEIGHTS, calibration=CALIBRATION, done=wrong)
+    raises(TypeError, "done", plan.quantize, WEIGHTS, calibration=CALIBRATION, done={"a": None})
     flat = {**WEIGHTS, "é.b": WEIGHTS["c"][0]}
     assert "é.b: w: got 1 dim" in raises(ValueError, "weights", plan.quantize, flat, calibration=CALIBRATION)
     double = {**WEIGHTS, "c": WEIGHTS["c"].astype(np.float64)}

@@ -160,3 +160,12 @@ def test_bad_input():
     raises(ValueError, "quantized", ptq.correct_bias, None, w, w[:2], seen)
     raises(ValueError, "bias", ptq.correct_bias, ones[:2], w, w, seen)
     raises(TypeError, "statistics", ptq.correct_bias, None, w, w, None)
+
+
+def test_results_beyond_float32_are_refused():
+    w, huge = np.ones((3, 4), np.float32), np.full((3, 4), 3e38, np.float32)
+    seen = InputStatistics(4).observe(np.full((5, 4), 1e9, np.float32))
+    raises(ValueError, "weights", ptq.smooth, [huge], seen, 1)
+    raises(ValueError, "parameters", ptq.divide_outputs, np.full(3, 1e-9, np.float32), w, huge)
+    raises(ValueError, "biases", ptq.equalize, [w * np.float32(1e-30), w.T.copy()], [huge[:, 0].copy(), None])
+    raises(ValueError, "bias", ptq.correct_bias, None, huge, w, seen)

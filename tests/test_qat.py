@@ -122,6 +122,7 @@ def test_lsq_scale():
         assert got.dtype == np.float32 and np.shape(got) == np.shape(want)
         np.testing.assert_allclose(got, want, rtol=1e-6)
     assert qat.lsq_scale(np.float32([[0, 0], [1e-45, 0]]), axis=0).tolist() == [1, 2.0**-126]
+    assert qat.lsq_scale([3e38], "int2") == np.finfo(np.float32).max
     assert qat.lsq_scale(np.zeros((0, 3), np.float32)) == 1
     assert qat.lsq_scale(np.zeros((0, 3), np.float32), axis=0).shape == (0,)
     assert qat.lsq_scale(np.zeros((0, 3), np.float32), axis=1).tolist() == [1, 1, 1]

@@ -3,6 +3,7 @@
 import copy
 import doctest
 import io
+import itertools
 import subprocess
 import sys
 
@@ -108,6 +109,15 @@ def test_first_call_chooses_and_state_is_kept():
         quantizer(x * 9)  # chooses no more
         again.load_state_dict(quantizer.state_dict())
         assert again.initialized and torch.equal(again(x), y)
+
+
+@pytest.mark.any_isa
+def test_what_chooses_nothing():
+    """An empty batch, and one with another number of channels."""
+    for method, wrong in itertools.product(("minmax", "lsq"), (1, 4)):
+        quantizer = FakeQuantize(axis=0, channels=3, method=method)
+        raises(ValueError, "x", quantizer, torch.ones(wrong, 5))
+        assert quantizer(torch.ones(3, 0)).shape == (3, 0) and not quantizer.initialized
 
 
 @pytest.mark.any_isa

@@ -60,6 +60,9 @@ def test_input_scales(isa, dtype):
     for bad in (np.ones(69, np.float32), -scales, scales * np.float32(np.nan)):
         raises(ValueError, "input_scales", StaticLinear, w, input=layer.input, input_scales=bad)
     raises(TypeError, "input_scales", StaticLinear, w, input=layer.input, input_scales=scales.astype(np.float64))
+    for size, bad in [(1e10, 1e-30), (1e-10, 1e-40), (0, 1e-45)]:  # the weight, or the scales of columns, overflow
+        raises(ValueError, "input_scales", StaticLinear, w * np.float32(size), input=layer.input,
+               input_scales=np.full_like(scales, bad))
 
 
 def test_shapes_and_strides_of_x(isa):

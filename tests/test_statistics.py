@@ -48,6 +48,40 @@ def test_parts_make_the_whole():
     assert_same(whole.hessian, x.astype(float).T @ x.astype(float) / 200)
 
 
+def test_reading_changes_nothing():
+    """To the last bit, so that threads may share statistics: rows wait for others whether or not they are read."""
+    x = cases.floats(5, (300, 9))
+    whole, seen = InputStatistics(9).observe(x), InputStatistics(9)
+    for rows in np.array_split(x, 7):
+        seen.observe(rows)
+        assert_same(seen.hessian, seen.hessian)
+        pickle.dumps(seen)
+        InputStatistics(9).merge(seen)
+    assert_same(seen.hessian, whole.hessian)
+    assert_same(InputStatistics(9).merge(seen).hessian, whole.hessian)
+
+
+def test_an_interrupted_batch_is_not_added(monkeypatch):
+    """So that it can be observed again, whenever it was interrupted."""
+    monkeypatch.setattr(statistics, "ROWS", 10)
+    x, real, left = cases.floats(6, (95, 9)), statistics._with_products, []
+
+    def interrupted(*args):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return real(*args)
+
+    for calls in range(9):
+        seen, twin = (InputStatistics(9).observe(x[:5]) for _ in range(2))
+        left[:] = [None] * calls
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(statistics, "_with_products", interrupted)
+            seen.observe(x[5:])
+        assert_same_statistics(seen, twin)
+        assert_same_statistics(seen.observe(x[5:]), twin.observe(x[5:]))
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (0, 0), (5,), (2, 0, 5)])
 def test_small(shape):
     seen = InputStatistics(shape[-1]).observe(np.ones(shape, np.float32))
@@ -85,6 +119,10 @@ def test_bad_states():
         for bad in (np.array("x"), np.zeros((5, 5, 5)), np.array(-1), good[name] * np.nan):
             raises(ValueError, "state", InputStatistics.from_state, good | {name: bad})
     raises(ValueError, "state", InputStatistics.from_state, good | {"version": np.array(2)})
+    for name in ("products", "sum_abs", "max_abs"):
+        assert name in raises(ValueError, "state", InputStatistics.from_state, good | {name: -good[name]})
+    assert "count" in raises(ValueError, "state", InputStatistics.from_state, good | {"count": np.array(0)})
+    assert "other" in raises(ValueError, "state", InputStatistics.from_state, good | {"other": np.array(1)})
 
 
 def test_bad_input_changes_nothing():

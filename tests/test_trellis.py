@@ -180,6 +180,7 @@ def test_feedback(bits, window, group_size):
 def test_bad_input():
     w = samples(9, (2, 64))
     cases.raises(ValueError, "scale_dtype", trellis.encode, w * np.float32(1e8), 2)
-    cases.raises(ValueError, "hessian", trellis.encode, w, 2, hessian=-np.eye(64))
+    for hessian in (np.eye(63), np.ones(64), -np.eye(64)):
+        cases.raises(ValueError, "hessian", trellis.encode, w, 2, hessian=hessian)
     cases.raises(ValueError, "x", _core.encode_trellis, np.full((1, 32), np.float32(2e12)), trellis.levels(2), 2)
     cases.raises(ValueError, "x", _core.encode_trellis, np.full((1, 32), np.float32(np.nan)), trellis.levels(2), 2)
