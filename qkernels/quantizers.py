@@ -95,6 +95,8 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     else the lower. The result of "rtn" is the same on every processor, errors being summed in float64 in a fixed order.
     The other methods depend on the last bits of NumPy's linear algebra.
 
+    A call that is interrupted leaves nothing; `mixed.Plan.quantize` and `mixed.make_plan` keep each layer that is done.
+
     "gptq" and "ldlq" add 0.01 of the mean of its diagonal to the Hessian's, and take the columns of the largest inputs
     first; scales are those of the weight as it is given. With uncorrelated inputs they round to nearest.
 

@@ -161,7 +161,7 @@ def _checked(parameters, name):
         raise ValueError(f"{name}: got {parameters.dtype} with scales of shape {np.shape(parameters.scale)}, "
                          "takes uint8 or int8 with one scale")
     qtype = arguments.qtype(parameters.dtype)
-    if not 0 < parameters.scale < math.inf or not qtype.qmin <= parameters.zero_point <= qtype.qmax:
+    if not 0 < np.float32(parameters.scale) < math.inf or not qtype.qmin <= parameters.zero_point <= qtype.qmax:
         raise ValueError(f"{name}: got scale {parameters.scale} and zero point {parameters.zero_point}, takes a finite "
                          f"scale > 0 and {qtype.qmin} to {qtype.qmax}")
-    return parameters
+    return parameters._replace(scale=np.float32(parameters.scale))

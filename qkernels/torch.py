@@ -195,7 +195,14 @@ class FakeQuantize(torch.nn.Module):
         Returns
         -------
         QParams
+
+        Raises
+        ------
+        RuntimeError
+            The scale is not chosen yet.
         """
+        if not self.initialized:
+            raise RuntimeError("qparams: the scale is not chosen yet; call the module, or initialize it, first")
         zero_point = _integers(self.zero_point, self.dtype).astype(arguments.qtype(self.dtype).storage)
         return QParams(self.scale.detach().numpy().copy(), zero_point, self.dtype, self.axis, None)
 

@@ -248,3 +248,13 @@ def test_without_torch():
     program = "import sys; sys.modules['torch'] = None; import qkernels, qkernels.qat; import qkernels.torch"
     got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert got.stderr.splitlines()[-1] == "ImportError: qkernels.torch needs PyTorch: pip install 'qkernels[torch]'"
+
+
+def test_parameters_that_are_not_chosen_yet():
+    quantizer = FakeQuantize("int8")
+    with pytest.raises(RuntimeError, match="^qparams: "):
+        quantizer.qparams()
+    with pytest.raises(RuntimeError, match="^qparams: "):
+        quantizer.quantize(torch.ones(3))
+    quantizer(torch.ones(3))
+    assert quantizer.qparams().scale == np.float32(1) / 127
