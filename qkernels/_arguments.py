@@ -5,6 +5,7 @@ Every message starts with the name of the argument and says what it got and what
 
 import math
 import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -150,6 +151,18 @@ def positive(x, name, most):
     if not 0 < x <= most:
         raise ValueError(f"{name}: got {x}, takes more than 0 and at most {most}")
     return float(x)
+
+
+def check_state(state, needed, others=()):
+    """Refuse a state that is no mapping, lacks an entry that is needed, or has one that is not among the others."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
+    for name in needed:
+        if name not in state:
+            raise ValueError(f"state: lacks {name}")
+    for name in state:
+        if name not in (*needed, *others):
+            raise ValueError(f"state: has {name!r}, which is no entry of it")
 
 
 def one_or_each(x, name, length, convert):

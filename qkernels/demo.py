@@ -23,7 +23,7 @@ from ._files import FileError, check_writable, write_json
 from .demo_calibration import Observed, batches_without_padding, calibrate
 from .demo_encoding import agreement, encode_in_turns
 from .demo_linears import (
-    COMPARED, DEFAULTS, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme)
+    CANDIDATES, COMPARED, DEFAULTS, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme)
 from .demo_plan import Planner
 from .demo_report import report
 from .demo_sentences import DemoError, calibration_sentences, read_sentences
@@ -128,6 +128,9 @@ def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
                   "--compare runs a fixed set of weights")
         return list(COMPARED)
     if args.plan is not None or args.budget_bits is not None:
+        least = min(formats.find(candidate["format"]).bits for candidate in CANDIDATES)
+        if args.budget_bits is not None and not args.budget_bits > least:
+            raise DemoError(f"--budget-bits: got {args.budget_bits:g}, takes more than {least}")
         option = "plan" if args.plan is not None else "budget_bits"
         leave_out(args, (*OF_ONE_WEIGHT, *({"plan", "budget_bits"} - {option})),
                   f"--{_dashed(option)} decides about the weights")

@@ -4,7 +4,6 @@ The one that counts values by size is in `histogram_observer`; `calibration` has
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -182,11 +181,8 @@ class Observer:
         ValueError
             The state is not complete or not consistent; the message names the entry.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in ("version", "observer", "count", *cls._PARAMETERS):
-            if name not in state and name != "axis":
-                raise ValueError(f"state: lacks {name}")
+        needed = [name for name in cls._PARAMETERS if name != "axis"]
+        arguments.check_state(state, ("version", "observer", "count", *needed), ("axis", *cls._ARRAYS))
         try:
             return cls._from_entries({name: np.asarray(state[name]) for name in state})
         except (TypeError, ValueError) as error:

@@ -1,7 +1,6 @@
 """What the inputs of a linear layer are like: the second moments and means that calibrated quantization asks for."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -188,14 +187,7 @@ class InputStatistics:
         ValueError
             The state is not complete or not consistent; the message names the entry.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in ENTRIES:
-            if name not in state:
-                raise ValueError(f"state: lacks {name}")
-        for name in state:
-            if name not in ENTRIES:
-                raise ValueError(f"state: has {name!r}, which is no entry of it")
+        arguments.check_state(state, ENTRIES)
         try:
             arguments.scalar(state["version"], "version", 1, 1)
             made = cls(np.size(state["sum"]))

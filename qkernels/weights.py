@@ -1,7 +1,6 @@
 """Quantized weights: what they hold, and their states."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -241,14 +240,7 @@ class QuantizedWeight:
         ValueError
             The state is not complete or not consistent; the message names the entry.
         """
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: got {type(state).__name__}, takes a mapping of names to arrays")
-        for name in STATE_ENTRIES:
-            if name not in state:
-                raise ValueError(f"state: lacks {name}")
-        for name in state:
-            if name not in (*STATE_ENTRIES, *OTHER_ENTRIES):
-                raise ValueError(f"state: has {name!r}, which is no entry of it")
+        arguments.check_state(state, STATE_ENTRIES, OTHER_ENTRIES)
         try:
             return cls._from_entries({name: np.asarray(state[name]) for name in state})
         except (TypeError, ValueError) as error:

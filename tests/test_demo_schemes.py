@@ -95,6 +95,13 @@ def test_options_that_do_not_go_together(capsys, arguments):
     assert out == "" and err.count("\n") == 1 and "leave out --" in err
 
 
+@pytest.mark.parametrize("bits", ["2", "-1", "nan"])
+def test_budgets_that_no_format_keeps(capsys, bits):
+    assert main(["demo", "--budget-bits", bits]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "--budget-bits: got" in err
+
+
 def test_plans_that_cannot_be_read(tmp_path, capsys):
     path = tmp_path / "plan.json"
     for content in (None, "{", '{"version": 9, "layers": {}}', '{"version": 1, "layers": {"a": {"format": "int3"}}}'):
