@@ -113,7 +113,8 @@ start() {
     running=$((running + 1))
 }
 
-# A Python for the CPU. NumPy multiplies on one thread with its plainest kernels: its products were NaN here and there. As sys.executable, too: tests start it again, and the host's kernel cannot execute its binary.
+# A Python for the CPU. As sys.executable, too: tests start it again, and the host's kernel cannot execute its binary. NumPy
+# multiplies on one thread with its plainest kernels: its products had NaN in emulation now and then.
 make_python() {
     printf '#!/bin/sh\nOPENBLAS_CORETYPE=ARMV8 OPENBLAS_NUM_THREADS=1 PYTHONHOME=%s PYTHONPATH=%s exec qemu-aarch64-static -cpu %s -L %s -0 %s %s "$@"\n' \
         "$root/usr" "$cache/wheels:$work/package" "$1" "$root" "$work/python-$1" "$root/usr/bin/$python" >"$work/python-$1"
