@@ -43,7 +43,7 @@ class Layout:
         self.struct = {"rows": rows, "cols": cols, "block": block, "channels": channels, "scales": scales}
 
 
-def _parameters(scale, zero_point, layout):
+def parameters_of(scale, zero_point, layout):
     """Contiguous float32 scales and int32 zero points for the C side, which checks their values."""
     return (arguments.float_parameter(scale, "scale", layout.scale_shape),
             arguments.integer_parameter(zero_point, "zero_point", layout.scale_shape))
@@ -86,7 +86,7 @@ def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
     layout = Layout(x.shape, axis, group_size)
-    scale, zero_point = _parameters(scale, zero_point, layout)
+    scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(out, x.shape, qtype.storage, "x", x)
     _core.quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
@@ -125,7 +125,7 @@ def dequantize(q, scale, zero_point=0, *, dtype=None, axis=None, group_size=None
     if qtype.name != q.dtype.name and q.size and (q.min() < qtype.qmin or q.max() > qtype.qmax):
         raise ValueError(f"q: has values outside {qtype.name}'s range, {qtype.qmin} to {qtype.qmax}")
     layout = Layout(q.shape, axis, group_size)
-    scale, zero_point = _parameters(scale, zero_point, layout)
+    scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(out, q.shape, np.float32, "q", q)
     _core.dequantize(np.ascontiguousarray(q), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
@@ -152,7 +152,7 @@ def fake_quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size
     qtype = arguments.qtype(dtype)
     x = arguments.float_array(x, "x")
     layout = Layout(x.shape, axis, group_size)
-    scale, zero_point = _parameters(scale, zero_point, layout)
+    scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(None, x.shape, np.float32, "x")
     _core.fake_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()

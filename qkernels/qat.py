@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _arguments as arguments
 from . import _core
-from .affine import Layout, _parameters
+from .affine import Layout, parameters_of
 from .groups import row_sums
 
 __all__ = ["fake_quantize_backward", "learned_fake_quantize_backward", "lsq_grad_factor", "lsq_scale"]
@@ -30,7 +30,7 @@ def _gradients(dy, x, scale, zero_point, dtype, axis, group_size, learned):
     if dy.shape != x.shape:
         raise ValueError(f"dy: got shape {dy.shape}, takes that of x, {x.shape}")
     layout = Layout(x.shape, axis, group_size)
-    scale, zero_point = _parameters(scale, zero_point, layout)
+    scale, zero_point = parameters_of(scale, zero_point, layout)
     dx = _core.empty(x.shape, np.dtype(np.float32), "x")
     sums = [np.empty(layout.scale_shape, np.float64) if learned else None for _ in range(2)]
     _core.fake_quantize_grad(np.ascontiguousarray(dy), np.ascontiguousarray(x), layout.struct, qtype.range, scale,

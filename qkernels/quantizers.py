@@ -7,7 +7,7 @@ from . import formats
 from .codebook import checked_weights
 from .groups import checked_group_size
 from .methods import CALIBRATED, INTEGERS, TAKERS, Options, quantized
-from .statistics import InputStatistics
+from .statistics import InputStatistics, checked_statistics
 from .weights import SCALE_DTYPES, checked_window
 
 
@@ -199,12 +199,8 @@ def _checked_calibration(calibration, method, k):
         return None
     if not isinstance(calibration, InputStatistics):
         x = arguments.float_array(calibration, "calibration")
-        if x.ndim == 0 or x.shape[-1] != k or not np.isfinite(x).all():
-            raise ValueError(f"calibration: got shape {x.shape}, takes [..., {k}], finite everywhere")
         try:
             calibration = InputStatistics(k).observe(x)
-        except ValueError as error:  # too large
+        except ValueError as error:
             raise ValueError(f"calibration: {error}") from None
-    if calibration.k != k or not calibration.count:
-        raise ValueError(f"calibration: has {calibration.count} rows of {calibration.k} values, takes some of {k}")
-    return calibration
+    return checked_statistics(calibration, "calibration", k)

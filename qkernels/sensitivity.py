@@ -14,7 +14,7 @@ from . import _arguments as arguments
 from .layers import linear
 from .quantizers import CALIBRATED, quantize_weight
 from .rounding import output_error
-from .statistics import InputStatistics
+from .statistics import InputStatistics, checked_statistics
 
 MEASURES = ("hessian", "sqnr", "kl")
 OPTIONS = {name: parameter.default for name, parameter in inspect.signature(quantize_weight).parameters.items()
@@ -123,12 +123,7 @@ def gauge(w, measure, calibration, x, activations):
         raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
     w = w.astype(np.float64)
     if measure == "hessian":
-        if not isinstance(calibration, InputStatistics):
-            raise TypeError(f"calibration: got {type(calibration).__name__}, takes InputStatistics for 'hessian'")
-        if calibration.k != w.shape[1] or not calibration.count:
-            raise ValueError(f"calibration: has seen {calibration.count} rows of {calibration.k} values, takes some of "
-                             f"{w.shape[1]}")
-        hessian = calibration.hessian
+        hessian = checked_statistics(calibration, "calibration", w.shape[1]).hessian
         energy = output_error(w, hessian) or 1.0
         return lambda qw: max(output_error(w - qw.dequantize(), hessian), 0.0) / energy
     x = arguments.float_array(x, "x")

@@ -215,3 +215,12 @@ class InputStatistics:
 
 def _with_products(products, rows):
     return products + rows.T @ rows
+
+
+def checked_statistics(x, name, k):
+    """InputStatistics that have seen rows of k values."""
+    if not isinstance(x, InputStatistics):
+        raise TypeError(f"{name}: got {type(x).__name__}, takes InputStatistics")
+    if x.k != k or not x.count:
+        raise ValueError(f"{name}: has seen {x.count} rows of {x.k} values, takes some of {k}")
+    return x
