@@ -177,7 +177,9 @@ void qk_parallel_for(void (*task)(void *context, size_t i), void *context, size_
     pool.context = context;
     pool.count = count;
     atomic_store(&pool.next, 0);
-    atomic_store(&pool.gate, (unsigned)helpers * SEAT);
+    /* An exchange, which on x86 is what a sequentially consistent store is anyway: qemu 7 on x86 lets the load behind an
+     * Arm store-release pass it, and the announcement of who parks just now is missed. */
+    atomic_exchange(&pool.gate, (unsigned)helpers * SEAT);
     const int awake = pool.workers - atomic_load(&pool.for_workers.parked);
     if (awake < helpers)
         wake(&pool.for_workers, helpers - awake);
