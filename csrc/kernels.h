@@ -304,13 +304,18 @@ typedef const struct qk_gemm_grouped {
                                    size_t blocks, uint8_t *plain);
 } qk_gemm_grouped_type;
 
+static inline qk_weight_layout qk_layout_of(qk_gemm_grouped_type *gemm)
+{
+    return (qk_weight_layout){gemm->nr, gemm->kr, gemm->bytes_signed, gemm->lanes};
+}
+
 /* Where the table of column n is among those of a panel: a vector of codes is looked up in the tables of the first column
  * of each lane, then in those of the second one, ... */
-static inline size_t qk_row_table_at(qk_gemm_grouped_type *gemm, size_t n)
+static inline size_t qk_row_table_at(qk_weight_layout layout, size_t n)
 {
-    const size_t of_lane = QK_TABLE / gemm->kr, of_vector = of_lane * gemm->lanes;
+    const size_t of_lane = QK_TABLE / layout.kr, of_vector = of_lane * layout.lanes;
     const size_t vector = n / of_vector, lane = n % of_vector / of_lane;
-    return ((vector * of_lane + n % of_lane) * gemm->lanes + lane) * QK_TABLE;
+    return ((vector * of_lane + n % of_lane) * layout.lanes + lane) * QK_TABLE;
 }
 
 /* The bytes of a plain record. */

@@ -16,11 +16,15 @@ typedef struct qk_packed_b {
     uint64_t panel_bytes;                     /* distance of panels: k_steps * nr * kr, rounded up to 64 */
     uint32_t k_steps;
     int32_t magnitude;         /* the largest |b - zero_point| that the type and zero points allow */
-    uint8_t isa, nr, kr;       /* layout */
+    uint8_t nr, kr, n_unit;    /* a qk_b_layout */
     uint8_t flip;              /* panels hold byte ^ flip, zero_point is moved likewise */
     uint8_t is_signed;         /* of the original bytes */
     uint8_t any_zero_point;    /* some zero_point is not 0 */
+    uint8_t unused[2];
 } qk_packed_b;
+
+/* Part of files: a change makes a new version of them. */
+_Static_assert(sizeof(qk_packed_b) == 72 && sizeof(size_t) == 8, "a header without padding, of 64-bit machines");
 
 /* [padded_n], moved by what the flip adds. */
 static inline const int32_t *qk_packed_zero_point(const qk_packed_b *b)

@@ -20,10 +20,14 @@ typedef struct qk_packed_weight {
     qk_records records;
     uint32_t blocks; /* records of a panel */
     uint8_t codes;   /* a qk_codes */
-    uint8_t isa, nr, kr;
+    uint8_t nr, kr, bytes_signed, lanes; /* a qk_weight_layout */
     uint8_t zero; /* the byte that means 0.0, where the weight has no zero points of its own */
     uint8_t flip; /* 0x80 where the kernel multiplies int8: bytes are stored ^ 0x80 */
+    uint8_t unused[5];
 } qk_packed_weight;
+
+/* Part of files: a change makes a new version of them. */
+_Static_assert(sizeof(qk_packed_weight) == 88 && sizeof(size_t) == 8, "a header without padding, of 64-bit machines");
 
 /* The records of a panel. */
 static inline uint8_t *qk_weight_panel(const qk_packed_weight *w, size_t panel)

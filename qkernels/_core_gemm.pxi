@@ -96,7 +96,7 @@ cdef ptrdiff_t offset_of(cnp.ndarray array, size_t index) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------- packed B
 
-cdef cnp.ndarray aligned_memory(size_t size):
+cpdef cnp.ndarray aligned_memory(size_t size):
     """Bytes that start at a cache line."""
     cdef cnp.ndarray memory = new_vector(size + 63, cnp.NPY_UINT8)
     cdef size_t start = -<size_t>data(memory) % 64
@@ -108,6 +108,11 @@ cdef cnp.ndarray packed_memory(size_t k, size_t n):
     cdef size_t size = 0
     check(qk_packed_b_size(k, n, &size), "b_q")
     return aligned_memory(size)
+
+
+def b_layout():
+    """The layout that the selected ISA's kernel dictates: what `PackedB` packs, and products take."""
+    return qk_own_b_layout()
 
 
 cdef class PackedB:
@@ -125,15 +130,21 @@ cdef class PackedB:
         [N].
     nbytes : int
         Bytes of the packed form, padding and column sums included.
+    memory : uint8 ndarray
+        [nbytes], aligned to 64: the packed form, which may lie in a mapped file.
+    layout : dict
+        See `b_layout`.
     isa : str
-        The ISA whose kernel can use it.
+        That was selected when it was packed or taken from a file.
     """
 
     cdef readonly tuple shape
     cdef readonly cnp.dtype dtype
-    cdef cnp.ndarray memory
+    cdef readonly cnp.ndarray memory
+    cdef readonly dict layout
+    cdef readonly str isa
 
-    def __cinit__(self, b_q, b_zero_point, transpose=False):
+    def __init__(self, b_q, b_zero_point, transpose=False):
         """As `pack_b`."""
         cdef cnp.ndarray b = bytes_of(b_q, "b_q"), zero_point
         cdef qk_matrix matrix
@@ -146,18 +157,26 @@ cdef class PackedB:
         zero_point = zero_points(b_zero_point, "b_zero_point", matrix.cols)
         self.shape = matrix.rows, matrix.cols
         self.dtype = (<object>b).dtype
+        self.layout, self.isa = qk_own_b_layout(), selected_isa()
         self.memory = packed_memory(matrix.rows, matrix.cols)
         with nogil:
             status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], data(self.memory))
         check(status, "b_q")
+        cnp.PyArray_CLEARFLAGS(self.memory, cnp.NPY_ARRAY_WRITEABLE)
+
+    @staticmethod
+    def of_memory(cnp.ndarray memory, size_t k, size_t n, cnp.dtype dtype, layout):
+        """A [k, n] whose packed form lies in memory, uint8, aligned to 64; None if that is none of this shape."""
+        cdef PackedB packed = PackedB.__new__(PackedB)
+        packed.shape, packed.dtype, packed.memory = (k, n), dtype, memory
+        packed.layout, packed.isa = layout, selected_isa()
+        if qk_check_packed_b(k, n, dtype.type_num == cnp.NPY_INT8, layout, data(memory), memory.shape[0]) != QK_OK:
+            return None
+        return packed
 
     @property
     def nbytes(self):
         return (<object>self.memory).nbytes
-
-    @property
-    def isa(self):
-        return qk_isa_name(qk_packed_b_isa(data(self.memory))).decode()
 
     @property
     def zero_point(self):

@@ -1,8 +1,27 @@
 # Weights in low bits, and linear layers with them: included by _core.pyx, called by weights.py.
 
 
+def weight_layout():
+    """The layout that the selected ISA's kernel dictates: what `PackedWeight` packs, and alone multiplies."""
+    return qk_own_weight_layout()
+
+
+cdef qk_weight shape_of(size_t n, size_t k, group_size, qk_codes coding, int window, int scale_bytes,
+                        bint row_tables) noexcept:
+    """A weight without its arrays."""
+    cdef qk_weight weight
+    weight.n, weight.k, weight.group, weight.coding, weight.window = n, k, group_size or 0, coding, window
+    weight.scale_bytes, weight.row_tables = scale_bytes, row_tables
+    weight.codes = weight.zero_points = NULL
+    weight.levels, weight.scales = NULL, NULL
+    return weight
+
+
+cdef const uint8_t *any_bytes = b""  # for arrays that only count as there
+
+
 cdef class PackedWeight:
-    """The codes, scales and zero points of a weight [N, K] in the layout of the selected ISA's kernel.
+    """The codes, scales and zero points of a weight [N, K] in the layout of a kernel, by default the selected ISA's.
 
     Pickles hold the plain arrays, so they load on any machine and are packed there for its ISA.
 
@@ -12,48 +31,83 @@ cdef class PackedWeight:
         (N, K).
     nbytes : int
         Bytes of the packed form, padding included.
+    memory : uint8 ndarray
+        [nbytes], aligned to 64: the packed form, which may lie in a mapped file.
+    layout : dict
+        See `weight_layout`.
     isa : str
-        The ISA whose kernel can use it.
+        That was selected when it was packed or taken from a file.
     """
 
     cdef readonly tuple shape
+    cdef readonly dict layout
+    cdef readonly str isa
+    cdef readonly cnp.ndarray memory
     cdef qk_weight weight  # without its pointers
     cdef bint has_zero_points
     cdef tuple codes_shape
     cdef cnp.ndarray levels
-    cdef cnp.ndarray memory
 
-    def __cinit__(self, cnp.ndarray codes, cnp.ndarray scales, cnp.ndarray zero_points, qk_codes coding, group_size,
-                  cnp.ndarray levels=None, k=None, int window=0):
+    def __init__(self, cnp.ndarray codes, cnp.ndarray scales, cnp.ndarray zero_points, qk_codes coding, group_size,
+                 cnp.ndarray levels=None, k=None, int window=0, layout=None):
         """codes uint8 [N, K], or [N, bytes of the stream] of a trellis with its k; scales float16 or float32 [N, G];
-        zero_points uint8 [N, G] or None; levels int8 [16], [N, 16] or [64] where the coding has them; all C-contiguous."""
+        zero_points uint8 [N, G] or None; levels int8 [16], [N, 16] or [64] where the coding has them; all C-contiguous.
+        layout as `weight_layout` gives it."""
         cdef qk_weight weight
+        cdef qk_weight_layout own = qk_own_weight_layout() if layout is None else layout
         cdef qk_status status
         cdef size_t size = 0
-        weight.n, weight.k, weight.coding = codes.shape[0], codes.shape[1] if k is None else k, coding
-        weight.group, weight.window = group_size or 0, window
-        weight.scale_bytes = cnp.PyArray_ITEMSIZE(scales)
-        weight.row_tables = levels is not None and levels.ndim == 2
+        weight = shape_of(codes.shape[0], codes.shape[1] if k is None else k, group_size, coding, window,
+                          cnp.PyArray_ITEMSIZE(scales), levels is not None and levels.ndim == 2)
+        self.describe(weight, own, codes.shape[1], levels, zero_points is not None)
         weight.codes = <const uint8_t *>data(codes)
         weight.levels = <const int8_t *>data(levels)
         weight.scales = data(scales)
         weight.zero_points = <const uint8_t *>data(zero_points)
-        self.shape, self.codes_shape = (weight.n, weight.k), (codes.shape[0], codes.shape[1])
-        self.weight, self.levels = weight, levels
-        self.has_zero_points = zero_points is not None
-        check(qk_packed_weight_size(&weight, &size), "codes")
+        check(qk_packed_weight_size(&weight, own, &size), "codes")
         self.memory = aligned_memory(size)
         with nogil:
-            status = qk_pack_weight(&weight, data(self.memory))
+            status = qk_pack_weight(&weight, own, data(self.memory))
         check(status, "codes", "zero_points", "scales")
+        cnp.PyArray_CLEARFLAGS(self.memory, cnp.NPY_ARRAY_WRITEABLE)
+
+    @staticmethod
+    def of_memory(cnp.ndarray memory, size_t n, size_t k, size_t columns, qk_codes coding, group_size,
+                  cnp.ndarray levels, int window, int scale_bytes, bint has_zero_points, layout):
+        """A weight whose packed form lies in memory, uint8, aligned to 64; None if that is none of this shape.
+        columns: of the codes."""
+        cdef PackedWeight packed = PackedWeight.__new__(PackedWeight)
+        cdef qk_weight weight = shape_of(n, k, group_size, coding, window, scale_bytes,
+                                         levels is not None and levels.ndim == 2)
+        packed.describe(weight, layout, columns, levels, has_zero_points)
+        packed.memory = memory
+        weight.zero_points = any_bytes if has_zero_points else NULL
+        if qk_check_packed_weight(&weight, layout, data(memory), memory.shape[0]) != QK_OK:
+            return None
+        return packed
+
+    cdef int describe(self, qk_weight weight, qk_weight_layout layout, size_t columns, cnp.ndarray levels,
+                      bint has_zero_points) except -1:
+        self.shape, self.codes_shape = (weight.n, weight.k), (weight.n, columns)
+        self.weight, self.layout, self.levels = weight, layout, levels
+        self.has_zero_points, self.isa = has_zero_points, selected_isa()
 
     @property
     def nbytes(self):
         return (<object>self.memory).nbytes
 
+    def size_of(self, size_t n, size_t k, layout):
+        """The bytes of a weight like this one of another shape, in some layout."""
+        cdef qk_weight weight = self.weight
+        cdef size_t size = 0
+        weight.n, weight.k = n, k
+        weight.zero_points = any_bytes if self.has_zero_points else NULL
+        check(qk_packed_weight_size(&weight, layout, &size), "shape")
+        return size
+
     @property
-    def isa(self):
-        return qk_isa_name(qk_packed_weight_isa(data(self.memory))).decode()
+    def scale_dtype(self):
+        return "float16" if self.weight.scale_bytes == 2 else "float32"
 
     def unpack(self):
         """(codes, scales, zero_points), as they were packed; with K = 0, which stores none, scales of 1."""

@@ -2,12 +2,13 @@
 
 import json
 import os
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 
-class FileError(Exception):
-    """A result file cannot be written; one line for the user."""
+class FileError(OSError):
+    """A file cannot be written; one line for the user."""
 
 
 def check_writable(path):
@@ -19,14 +20,27 @@ def check_writable(path):
         raise FileError(f"{path}: not a regular file")
 
 
+def sync(path):
+    """Have what was written to a file, or the names in a folder, on the disk, before a power cut can tear it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path):
     """A path to write to; the file there takes the place of `path` when the block ends well."""
     target = Path(path).resolve()
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    partial = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield partial
+        sync(partial)
         os.replace(partial, target)
+        sync(target.parent)
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from None
     finally:

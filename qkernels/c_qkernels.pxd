@@ -79,7 +79,11 @@ cdef extern from "qkernels.h" nogil:
     qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
     qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
     void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
-    int qk_packed_b_isa(const void *packed)
+    ctypedef struct qk_b_layout:
+        uint8_t nr, kr, n_unit
+        uint8_t bytes_signed
+    qk_b_layout qk_own_b_layout()
+    qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
 
     ctypedef enum qk_output:
         QK_OUT_S32
@@ -132,10 +136,15 @@ cdef extern from "qkernels.h" nogil:
         const uint8_t *zero_points
 
     size_t qk_weight_block(size_t k, size_t group)
-    qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes)
-    qk_status qk_pack_weight(const qk_weight *weight, void *packed)
+    ctypedef struct qk_weight_layout:
+        uint8_t nr, kr
+        uint8_t bytes_signed
+        uint8_t lanes
+    qk_weight_layout qk_own_weight_layout()
+    qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
+    qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed)
     void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
-    int qk_packed_weight_isa(const void *packed)
+    qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes)
 
     ctypedef enum qk_rows:
         QK_ROWS_INT8

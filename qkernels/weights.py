@@ -48,30 +48,106 @@ class QuantizedWeight:
                  seed=None, input_scales=None):
         """codes: uint8 [N, K], of a trellis [N, bytes], and then k; scales: float16 or float32, zero_points: uint8 or
         None, both [N, G], or [N] if there is one a row; levels: int8 [16] or [N, 16] for "codebook4"."""
-        record = formats.find(format)
-        self.format = record.name
-        self.group_size = checked_group_size(group_size)
-        self.symmetric = zero_points is None
-        if not self.symmetric and record.family != "integer":
-            raise ValueError(f"zero_points: {record.name} has none")
-        self.window = checked_window(window, record)
-        self.levels = _checked_levels(levels, record, self.window, len(codes))
-        self.seed = None if seed is None else arguments.scalar(seed, "seed", 0, 2**64 - 1)
+        is_trellis = formats.find(format).family == "trellis"
+        columns = k if is_trellis else codes.shape[1]
+        record = self._set_scheme(format, (len(codes), columns), group_size, zero_points is None, levels, window, seed,
+                                  input_scales)
         if record.family == "ternary" and codes.size and not codes.all():
             raise ValueError("codes: those of ternary are 1, 2 and 3")
-        is_trellis = record.family == "trellis"
-        columns = k if is_trellis else codes.shape[1]
         shape = len(codes), group_count(columns, self.group_size)
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
-        if input_scales is not None and self.seed is not None:
-            raise ValueError("input_scales: cannot be combined with a rotation")
-        self.input_scales = checked_input_scales(input_scales, columns)
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
             None if zero_points is None else _by_group(zero_points, "zero_points", shape),
-            record.coding + (formats.FINE_CODING if self.window else 0), self.group_size, self.levels, **stream)
+            self._coding(record), self.group_size, self.levels, **stream)
+
+    @classmethod
+    def from_memory(cls, memory, format, shape, layout, *, group_size, scale_dtype, has_zero_points, levels=None,
+                    window=None, seed=None, input_scales=None):
+        """A weight that was packed before, by this process or another one, and is used where it lies.
+
+        Parameters
+        ----------
+        memory : uint8 ndarray
+            What ``packed.memory`` was, aligned to 64.
+        format, group_size, levels, window, seed, input_scales
+            As the attributes.
+        shape : (int, int)
+            (N, K).
+        layout : dict
+            That of the packed form, as ``_core.weight_layout()`` gives it; if it is not what the selected ISA's kernel
+            takes, the weight is unpacked and packed anew.
+        scale_dtype : {"float16", "float32"}
+            Of the scales.
+        has_zero_points : bool
+            Whether it is not symmetric.
+
+        Returns
+        -------
+        QuantizedWeight
+
+        Raises
+        ------
+        TypeError, ValueError
+            memory is no weight of this kind; the message names the argument.
+        """
+        made = cls.__new__(cls)
+        record = made._set_scheme(format, shape, group_size, not has_zero_points, levels, window, seed, input_scales)
+        if scale_dtype not in SCALE_DTYPES:
+            raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
+        is_trellis = record.family == "trellis"
+        n, k = shape
+        columns = _code_bytes(k, record, made.group_size) if is_trellis else k
+        window = made.window or trellis.FAST_WINDOW if is_trellis else 0
+        made.packed = _core.PackedWeight.of_memory(
+            memory, n, k, columns, made._coding(record), made.group_size, made.levels, window,
+            np.dtype(scale_dtype).itemsize, has_zero_points, layout)
+        if made.packed is None:
+            raise ValueError("memory: is no packed weight of this format, shape and layout")
+        if layout == _core.weight_layout():
+            return made
+        codes, scales, zero_points = made._unpacked()
+        return cls(record.name, codes, scales, zero_points, group_size, levels=levels, k=k if is_trellis else None,
+                   window=made.window, seed=seed, input_scales=input_scales)
+
+    def repacked(self, layout):
+        """The packed form in another layout than that of the selected ISA, for a file.
+
+        Parameters
+        ----------
+        layout : dict
+            As ``_core.weight_layout()`` gives it.
+
+        Returns
+        -------
+        _core.PackedWeight
+        """
+        record = formats.find(self.format)
+        window = self.window or trellis.FAST_WINDOW if record.family == "trellis" else 0
+        return _core.PackedWeight(*self.packed.unpack(), self._coding(record), self.group_size, self.levels,
+                                  self.shape[1], window, layout)
+
+    def _set_scheme(self, format, shape, group_size, symmetric, levels, window, seed, input_scales):
+        """All attributes but the packed form; returns the record of the format."""
+        record = formats.find(format)
+        self.format = record.name
+        self.group_size = checked_group_size(group_size)
+        self.symmetric = symmetric
+        if not symmetric and record.family != "integer":
+            raise ValueError(f"zero_points: {record.name} has none")
+        self.window = checked_window(window, record)
+        self.levels = _checked_levels(levels, record, self.window, shape[0])
+        self.seed = None if seed is None else arguments.scalar(seed, "seed", 0, 2**64 - 1)
+        if input_scales is not None and self.seed is not None:
+            raise ValueError("input_scales: cannot be combined with a rotation")
+        self.input_scales = checked_input_scales(input_scales, shape[1])
+        return record
+
+    def _coding(self, record):
+        """The number of the packed form."""
+        return record.coding + (formats.FINE_CODING if self.window else 0)
 
     @property
     def shape(self):

@@ -27,7 +27,7 @@ typedef enum qk_status {
     QK_BAD_BIAS,        /* not finite */
     QK_BAD_ZERO_POINT,  /* outside the type's range */
     QK_BAD_B_ZERO_POINT, /* likewise */
-    QK_FOREIGN_LAYOUT,  /* a packed matrix of another ISA's layout */
+    QK_FOREIGN_LAYOUT,  /* a packed matrix of another ISA's layout, or of none */
     QK_SCALE_OVERFLOW,  /* a product or quotient of scales, or bias / out_scale, is not finite */
     QK_FIXED_RANGE,     /* fixed-point requantization: the accumulator may not fit 32 bits */
     QK_FIXED_SCALE,     /* fixed-point requantization: scales / out_scale >= 2**30 */
@@ -138,8 +138,16 @@ qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes);
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed);
 /* The original bytes, [K][N] C-contiguous, and the zero points [N]; any ISA's layout. */
 void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
-/* The ISA whose layout `packed` has. */
-int qk_packed_b_isa(const void *packed);
+/* Kernels with one layout of panels read each other's; a file names it. */
+typedef struct qk_b_layout {
+    uint8_t nr, kr, n_unit; /* columns of a panel, values of k that lie together, columns come in so many */
+    uint8_t bytes_signed;   /* bytes are stored as int8 */
+} qk_b_layout;
+/* That of the selected ISA's kernel, which qk_pack_b packs. */
+qk_b_layout qk_own_b_layout(void);
+/* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed [K][N] of this layout, so that
+ * all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
+qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes);
 
 typedef enum qk_output { QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED, QK_OUT_COUNT } qk_output;
 
@@ -219,13 +227,22 @@ typedef struct qk_weight {
 
 /* The values along k that are summed as integers: a divisor of the group, or nearly equal parts of a whole row. */
 size_t qk_weight_block(size_t k, size_t group);
-/* Packed for the selected ISA's kernel: one flat buffer of qk_packed_weight_size bytes, aligned to 64. */
-qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes);
-qk_status qk_pack_weight(const qk_weight *weight, void *packed);
-/* The original codes, scales and zero points; any ISA's layout. */
+/* Kernels with one layout of panels read each other's; a file names it. */
+typedef struct qk_weight_layout {
+    uint8_t nr, kr;       /* columns of a panel, values of k that lie together */
+    uint8_t bytes_signed; /* bytes are stored as int8 */
+    uint8_t lanes;        /* of 16 bytes, in a vector that is looked up in tables by row */
+} qk_weight_layout;
+/* That of the selected ISA's kernel, which alone qk_linear takes. */
+qk_weight_layout qk_own_weight_layout(void);
+/* Packed in any layout: one flat buffer of qk_packed_weight_size bytes, aligned to 64. */
+qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes);
+qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed);
+/* The original codes, scales and zero points; any layout. */
 void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points);
-/* The ISA whose layout `packed` has. */
-int qk_packed_weight_isa(const void *packed);
+/* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed weight of this shape and layout, so
+ * that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. The arrays of shape count as there or NULL. */
+qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes);
 
 /* How the rows of x enter a product: as int8 with one scale a row or a block of k, or at float32's accuracy, as
  * integers of 23 bits on a power of two a block (csrc/split.h). */

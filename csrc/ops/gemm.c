@@ -260,6 +260,13 @@ static void choose_blocks(qk_product *p)
     p->chunk_steps = p->wide || chunks < 2 ? (p->b->k_steps ? p->b->k_steps : 1) : ceil_div(p->b->k_steps, chunks);
 }
 
+static int is_own_layout(const qk_packed_b *b)
+{
+    const qk_b_layout own = qk_own_b_layout();
+    const uint8_t flip = b->is_signed == own.bytes_signed ? 0 : 0x80;
+    return b->nr == own.nr && b->kr == own.kr && b->n_unit == own.n_unit && b->flip == flip;
+}
+
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
     qk_packed_b header; /* of plain B */
@@ -271,7 +278,7 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     if (status != QK_OK)
         return status;
     const size_t m = args->a.rows, padded = p.b->padded_n;
-    if (p.b->isa != qk_kernels.isa_of[QK_SLOT_gemm_s8])
+    if (!is_own_layout(p.b))
         return QK_FOREIGN_LAYOUT;
     status = qk_check_gemm_values(args, p.b->n);
     if (status != QK_OK)

@@ -171,11 +171,18 @@ static void cut_into_parts(linear *l, size_t m)
     l->parts = column_parts * l->row_parts;
 }
 
+static int is_own_layout(const qk_packed_weight *w)
+{
+    const qk_weight_layout own = qk_own_weight_layout();
+    return w->nr == own.nr && w->kr == own.kr && w->bytes_signed == own.bytes_signed &&
+           (w->lanes == own.lanes || !w->records.row_tables);
+}
+
 qk_status qk_linear(const qk_linear_args *args)
 {
     linear l = {.args = args, .w = args->weight, .gemm = qk_kernels.gemm_grouped};
     const size_t digits = args->rows == QK_ROWS_FLOAT32 ? 3 : 1, nr = l.gemm->nr;
-    if (l.w->isa != qk_kernels.isa_of[QK_SLOT_gemm_grouped])
+    if (!is_own_layout(l.w))
         return QK_FOREIGN_LAYOUT;
     for (size_t j = 0; args->bias && j < l.w->n; j++)
         if (!isfinite(args->bias[j]))

@@ -19,35 +19,50 @@ static int add_part(uint64_t *total, uint64_t count, uint64_t size, uint64_t *of
 }
 
 /* The header of a packed [k][n] matrix, but for its values; 0 when a size overflows. */
-static int lay_out(uint64_t k, uint64_t n, qk_packed_b *b, uint64_t *total)
+static int lay_out(uint64_t k, uint64_t n, qk_b_layout layout, qk_packed_b *b, uint64_t *total)
 {
-    qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
-    uint64_t k_steps = k / gemm->kr + (k % gemm->kr != 0), whole_panels = n / gemm->nr, ignored;
-    uint64_t last = (n % gemm->nr + gemm->n_unit - 1) / gemm->n_unit * gemm->n_unit; /* columns of a narrower panel */
+    uint64_t k_steps = k / layout.kr + (k % layout.kr != 0), whole_panels = n / layout.nr, ignored;
+    uint64_t last = (n % layout.nr + layout.n_unit - 1) / layout.n_unit * layout.n_unit; /* columns of a narrower panel */
     *b = (qk_packed_b){
         .k = k,
         .n = n,
-        .padded_n = whole_panels * gemm->nr + last,
+        .padded_n = whole_panels * layout.nr + last,
         .k_steps = (uint32_t)k_steps,
-        .isa = (uint8_t)qk_kernels.isa_of[QK_SLOT_gemm_s8],
-        .nr = gemm->nr,
-        .kr = gemm->kr,
+        .nr = layout.nr,
+        .kr = layout.kr,
+        .n_unit = layout.n_unit,
     };
     if (k_steps > UINT32_MAX || k > PTRDIFF_MAX || n > PTRDIFF_MAX)
         return 0;
     *total = 0;
-    return add_part(&b->panel_bytes, k_steps, (uint64_t)gemm->nr * gemm->kr, &ignored) &&
+    return add_part(&b->panel_bytes, k_steps, (uint64_t)layout.nr * layout.kr, &ignored) &&
            add_part(total, 1, sizeof *b, &ignored) && add_part(total, b->padded_n, 4, &b->zero_point) &&
            add_part(total, b->padded_n, 4, &b->column_sums) &&
            add_part(total, whole_panels, b->panel_bytes, &b->panels) &&
-           add_part(total, k_steps, last * gemm->kr, &ignored);
+           add_part(total, k_steps, last * layout.kr, &ignored);
+}
+
+/* What the header says of the zero points, given one of them; 0 if it is out of range. */
+static int add_zero_point(qk_packed_b *header, int32_t z)
+{
+    const int32_t qmin = header->is_signed ? -128 : 0, qmax = header->is_signed ? 127 : 255;
+    const int32_t reach = qmax - z > z - qmin ? qmax - z : z - qmin;
+    header->magnitude = reach > header->magnitude ? reach : header->magnitude;
+    header->any_zero_point |= z + qk_shift_of_flip(header->flip, header->is_signed) != 0;
+    return qmin <= z && z <= qmax;
+}
+
+qk_b_layout qk_own_b_layout(void)
+{
+    qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
+    return (qk_b_layout){gemm->nr, gemm->kr, gemm->n_unit, gemm->b_signed};
 }
 
 qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
 {
     qk_packed_b header;
     uint64_t total;
-    if (!lay_out(k, n, &header, &total))
+    if (!lay_out(k, n, qk_own_b_layout(), &header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
     return QK_OK;
@@ -57,20 +72,14 @@ qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t ze
                         size_t *bytes)
 {
     uint64_t total;
-    if (!lay_out(b->rows, b->cols, header, &total))
+    if (!lay_out(b->rows, b->cols, qk_own_b_layout(), header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
     header->is_signed = (uint8_t)b->is_signed;
     header->flip = b->is_signed == qk_kernels.gemm_s8->b_signed ? 0 : 0x80;
-    const int32_t qmin = b->is_signed ? -128 : 0, qmax = b->is_signed ? 127 : 255;
-    const int32_t shift = qk_shift_of_flip(header->flip, b->is_signed);
-    for (size_t j = 0; j < zero_point_count; j++) {
-        const int32_t z = zero_point[j], reach = qmax - z > z - qmin ? qmax - z : z - qmin;
-        if (z < qmin || z > qmax)
+    for (size_t j = 0; j < zero_point_count; j++)
+        if (!add_zero_point(header, zero_point[j]))
             return QK_BAD_B_ZERO_POINT;
-        header->magnitude = reach > header->magnitude ? reach : header->magnitude;
-        header->any_zero_point |= z + shift != 0;
-    }
     return QK_OK;
 }
 
@@ -147,7 +156,24 @@ void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
     }
 }
 
-int qk_packed_b_isa(const void *packed)
+qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
 {
-    return ((const qk_packed_b *)packed)->isa;
+    qk_packed_b header;
+    uint64_t total;
+    if (!layout.nr || !layout.kr || !layout.n_unit || layout.nr % layout.n_unit || bytes < sizeof header ||
+        !lay_out(k, n, layout, &header, &total) || bytes != total)
+        return QK_FOREIGN_LAYOUT;
+    header.is_signed = (uint8_t)is_signed;
+    header.flip = is_signed == layout.bytes_signed ? 0 : 0x80;
+    const int32_t shift = qk_shift_of_flip(header.flip, is_signed);
+    const int32_t *moved_zero_point = (const int32_t *)((const char *)packed + header.zero_point);
+    for (size_t j = 0; j < n; j++)
+        if (moved_zero_point[j] < -256 || moved_zero_point[j] > 256 ||
+            !add_zero_point(&header, moved_zero_point[j] - shift))
+            return QK_FOREIGN_LAYOUT;
+    if (n == 0) { /* a zero point of no column leaves its trace, too */
+        header.magnitude = ((const qk_packed_b *)packed)->magnitude;
+        header.any_zero_point = ((const qk_packed_b *)packed)->any_zero_point;
+    }
+    return memcmp(&header, packed, sizeof header) == 0 ? QK_OK : QK_FOREIGN_LAYOUT;
 }

@@ -38,9 +38,8 @@ static kind kind_of(const qk_packed_weight *w) { return codings[w->codes].kind; 
 static unsigned bits_of(const qk_packed_weight *w) { return codings[w->codes].bits; }
 
 /* The header of a packed weight; 0 when a size overflows. */
-static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total)
+static int lay_out(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *w, uint64_t *total)
 {
-    qk_gemm_grouped_type *gemm = qk_kernels.gemm_grouped;
     const unsigned bits = codings[weight->coding].bits;
     const kind kind = codings[weight->coding].kind;
     const uint32_t block = (uint32_t)qk_weight_block(weight->k, weight->group);
@@ -60,15 +59,16 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
         },
         .blocks = (uint32_t)blocks,
         .codes = (uint8_t)weight->coding,
-        .isa = (uint8_t)qk_kernels.isa_of[QK_SLOT_gemm_grouped],
-        .nr = gemm->nr,
-        .kr = gemm->kr,
+        .nr = layout.nr,
+        .kr = layout.kr,
+        .bytes_signed = layout.bytes_signed,
+        .lanes = layout.lanes,
         .zero = (uint8_t)(kind == SIGNS ? 1 : kind == SPACED ? 1 << (bits - 1) : LEVEL_ZERO),
-        .flip = (bits == 8 || kind >= TABLE) && gemm->bytes_signed ? 0x80 : 0,
+        .flip = (bits == 8 || kind >= TABLE) && layout.bytes_signed ? 0x80 : 0,
     };
     w->panels = w->levels + (kind == TRELLIS ? QK_STATE_BITS * QK_STATES : kind == TABLE ? CACHE_LINE : 0);
-    w->table_bytes = weight->row_tables ? (uint64_t)gemm->nr * QK_TABLE : 0;
-    w->records.bytes = gemm->nr * ((size_t)block * bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
+    w->table_bytes = weight->row_tables ? (uint64_t)layout.nr * QK_TABLE : 0;
+    w->records.bytes = layout.nr * ((size_t)block * bits / 8 + w->records.scale_bytes + w->records.has_zero_points);
     uint64_t bytes;
     if (blocks > UINT32_MAX || weight->n > PTRDIFF_MAX || __builtin_mul_overflow(blocks, w->records.bytes, &bytes) ||
         __builtin_add_overflow(bytes, w->table_bytes + CACHE_LINE - 1, &bytes))
@@ -78,11 +78,13 @@ static int lay_out(const qk_weight *weight, qk_packed_weight *w, uint64_t *total
            !__builtin_add_overflow(*total, w->panels, total) && *total <= PTRDIFF_MAX;
 }
 
-qk_status qk_packed_weight_size(const qk_weight *shape, size_t *bytes)
+qk_weight_layout qk_own_weight_layout(void) { return qk_layout_of(qk_kernels.gemm_grouped); }
+
+qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
 {
     qk_packed_weight header;
     uint64_t total;
-    if (!lay_out(shape, &header, &total))
+    if (!lay_out(shape, layout, &header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
     return QK_OK;
@@ -171,11 +173,12 @@ static void pack_panel(void *context, size_t panel)
     const qk_packed_weight *w = job->header;
     const size_t col = panel * w->nr, count = w->n - col < w->nr ? w->n - col : w->nr;
     const size_t scale_bytes = w->records.scale_bytes, groups = groups_of(w);
+    const qk_weight_layout layout = {w->nr, w->kr, w->bytes_signed, w->lanes};
     uint8_t *record = qk_weight_panel(w, panel);
     memset(qk_weight_panel(w, panel) - w->table_bytes, 0, w->panel_bytes);
     for (size_t j = 0; w->records.row_tables && j < count; j++)
         for (size_t c = 0; c < QK_TABLE; c++)
-            qk_weight_levels(w, panel)[qk_row_table_at(qk_kernels.gemm_grouped, j) + c] =
+            qk_weight_levels(w, panel)[qk_row_table_at(layout, j) + c] =
                 level_byte(w, weight->levels[(col + j) * QK_TABLE + c]);
     for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
         const size_t group = b * w->records.block / w->group;
@@ -225,11 +228,11 @@ static qk_status check_weight(const qk_weight *weight, const qk_packed_weight *w
     return all >> bits ? QK_OUT_OF_RANGE : QK_OK;
 }
 
-qk_status qk_pack_weight(const qk_weight *weight, void *packed)
+qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed)
 {
     qk_packed_weight *header = packed;
     uint64_t total;
-    if (!lay_out(weight, header, &total))
+    if (!lay_out(weight, layout, header, &total))
         return QK_TOO_LARGE;
     const qk_status status = check_weight(weight, header);
     if (status != QK_OK)
@@ -263,4 +266,21 @@ void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t 
     }
 }
 
-int qk_packed_weight_isa(const void *packed) { return ((const qk_packed_weight *)packed)->isa; }
+/* What places of codes and tables take for granted. */
+static int is_layout(qk_weight_layout layout, int row_tables)
+{
+    const unsigned kr = layout.kr;
+    if (!layout.nr || (kr != 1 && kr != 2 && kr != 4 && kr != 8) || layout.bytes_signed > 1 || !layout.lanes)
+        return 0;
+    return !row_tables || layout.nr % (QK_TABLE / kr * layout.lanes) == 0;
+}
+
+qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes)
+{
+    qk_packed_weight header;
+    uint64_t total;
+    return is_layout(layout, shape->row_tables) && bytes >= sizeof header && lay_out(shape, layout, &header, &total) &&
+                   bytes == total && memcmp(&header, packed, sizeof header) == 0
+               ? QK_OK
+               : QK_FOREIGN_LAYOUT;
+}

@@ -84,7 +84,7 @@ static uint8_t byte_of(const grouped_weight *w, const uint8_t *stored, size_t j,
     if (codes == QK_CODES_U1)
         return 2 * stored[k];
     if (codes == QK_CODES_TABLE)
-        return levels[(w->shape.row_tables ? qk_row_table_at(w->gemm, j) : 0) + stored[k]] ^ w->flip;
+        return levels[(w->shape.row_tables ? qk_row_table_at(qk_layout_of(w->gemm), j) : 0) + stored[k]] ^ w->flip;
     if (codes <= QK_CODES_TRELLIS4) {
         const size_t quarter = k % 4, step = k % 32 / 4;
         return levels[bits_of_ring(stored + k / 32 * 4 * bits, 4 * bits, (8 * quarter + step) * bits, 6)] ^ w->flip;

@@ -1,0 +1,175 @@
+"""What an entry of a file is: from a value to its description and tensors, and back.
+
+    kind            tensors, by what is added to the entry's name
+    "weight"        "" the packed form, ".levels", ".input_scales"
+    "packed_b"      "" the packed form
+    "statistics"    "." and the name of each array of its state
+    "array"         ""
+"""
+
+import re
+
+import numpy as np
+
+from . import _arguments as arguments
+from . import _core, safetensors_format
+from .gemm import PackedB
+from .statistics import ENTRIES, InputStatistics
+from .weights import QuantizedWeight
+
+ARRAY = {"kind": "array"}
+PACKED = ("weight", "packed_b")  # kinds whose first tensor is a packed form
+
+
+def layout_id(layout):
+    """A layout of packed forms as text: "nr16-kr4-bytes_signed0-lanes2"."""
+    return "-".join(f"{name}{value}" for name, value in layout.items())
+
+
+def layout_of(text, like):
+    """The inverse, with the names of another layout."""
+    pattern = "-".join(f"{name}([0-9]{{1,3}})" for name in like)
+    found = re.fullmatch(pattern, text) if isinstance(text, str) else None
+    if not found or any(int(number) > 255 for number in found.groups()):
+        raise ValueError(f"layout: got {text!r}, takes one as {layout_id(like)}")
+    return dict(zip(like, map(int, found.groups()), strict=True))
+
+
+def describe(value, name):
+    """A value as an entry.
+
+    Parameters
+    ----------
+    value : QuantizedWeight, PackedB, InputStatistics or array
+    name : str
+        For errors.
+
+    Returns
+    -------
+    description : dict
+        For JSON; its "kind" is one of those above.
+    tensors : dict of str to ndarray
+
+    Raises
+    ------
+    TypeError
+        The value is something else.
+    """
+    if isinstance(value, QuantizedWeight):
+        packed = value.packed
+        tensors = {"": packed.memory}
+        if value.format == "codebook4":
+            tensors[".levels"] = value.levels
+        if value.input_scales is not None:
+            tensors[".input_scales"] = value.input_scales
+        return weight_description(value, value.shape), tensors
+    if isinstance(value, PackedB):
+        return {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": value.isa,
+                "layout": layout_id(value.layout)}, {"": value.memory}
+    if isinstance(value, InputStatistics):
+        return {"kind": "statistics", "rows": int(value.count), "k": value.k}, {
+            "." + entry: array for entry, array in value.to_state().items()}
+    return ARRAY, {"": arguments.array(value, name)}
+
+
+def weight_description(weight, shape):
+    """What a file says of a weight like this one, of another shape."""
+    description = {"kind": "weight", "format": weight.format, "shape": list(shape), "group_size": weight.group_size,
+                   "scale_dtype": weight.packed.scale_dtype, "zero_points": not weight.symmetric,
+                   "window": weight.window, "seed": weight.seed, "isa": weight.packed.isa,
+                   "layout": layout_id(weight.packed.layout)}
+    return {name: entry for name, entry in description.items() if entry is not None}
+
+
+def checked_description(description):
+    """A description as `describe` gives it, from a file that may be damaged."""
+    if not isinstance(description, dict) or description.get("kind") not in KINDS:
+        raise ValueError(f"got {description!r}, takes an object with a kind of {', '.join(KINDS)}")
+    needed, others, _ = KINDS[description["kind"]]
+    for name in needed:
+        if name not in description:
+            raise ValueError(f"lacks {name}")
+    for name in description:
+        if name not in ("kind", *needed, *others):
+            raise ValueError(f"has {name!r}, which is no part of it")
+    return description
+
+
+def suffixes(description):
+    """What is added to the entry's name to name its tensors; those that may be there."""
+    return KINDS[description["kind"]][2]
+
+
+def make(description, tensors):
+    """The inverse of `describe`.
+
+    Parameters
+    ----------
+    description : dict
+        Checked by `checked_description`.
+    tensors : dict of str to ndarray
+        Those of `suffixes` that are there. The value uses their memory.
+
+    Returns
+    -------
+    QuantizedWeight, PackedB, InputStatistics or ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        They do not fit together.
+    """
+    if description["kind"] == "array":
+        return tensors[""]
+    if description["kind"] == "statistics":
+        return InputStatistics.from_state({suffix[1:]: tensor for suffix, tensor in tensors.items()})
+    memory = _memory(tensors)
+    n, k = _checked_shape(description["shape"])
+    if description["kind"] == "packed_b":
+        return _packed_b(memory, (n, k), description)
+    has_zero_points = description["zero_points"]
+    if not isinstance(has_zero_points, bool):
+        raise ValueError(f"zero_points: got {has_zero_points!r}, takes true or false")
+    return QuantizedWeight.from_memory(
+        memory, description["format"], (n, k), layout_of(description["layout"], _core.weight_layout()),
+        group_size=description.get("group_size"), scale_dtype=description["scale_dtype"],
+        has_zero_points=has_zero_points, levels=tensors.get(".levels"), window=description.get("window"),
+        seed=description.get("seed"), input_scales=tensors.get(".input_scales"))
+
+
+def _packed_b(memory, shape, description):
+    if description["dtype"] not in ("int8", "uint8"):
+        raise ValueError(f"dtype: got {description['dtype']!r}, takes int8 or uint8")
+    layout = layout_of(description["layout"], _core.b_layout())
+    packed = PackedB.of_memory(memory, *shape, np.dtype(description["dtype"]), layout)
+    if packed is None:
+        raise ValueError("memory: is no packed matrix of this shape and layout")
+    return packed if layout == _core.b_layout() else PackedB(packed.unpack(), packed.zero_point)
+
+
+def _memory(tensors):
+    """The packed form, where it can be used."""
+    memory = tensors[""]
+    if memory.dtype != np.uint8 or memory.ndim != 1:
+        raise ValueError(f"got {memory.dtype} {memory.shape}, takes uint8 [bytes]")
+    if memory.ctypes.data % safetensors_format.ALIGNMENT == 0:
+        return memory
+    aligned = _core.aligned_memory(len(memory))  # the file was written by a program that does not align
+    aligned[:] = memory
+    return aligned
+
+
+def _checked_shape(shape):
+    if not isinstance(shape, list) or len(shape) != 2:
+        raise ValueError(f"shape: got {shape!r}, takes 2 integers")
+    return tuple(arguments.scalar(length, "shape", 0, 2**60) for length in shape)
+
+
+# Of each kind: what a description has, what it may have, and the suffixes of its tensors.
+KINDS = {
+    "weight": (("format", "shape", "scale_dtype", "zero_points", "isa", "layout"), ("group_size", "window", "seed"),
+               ("", ".levels", ".input_scales")),
+    "packed_b": (("shape", "dtype", "isa", "layout"), (), ("",)),
+    "statistics": (("rows", "k"), (), tuple("." + entry for entry in ENTRIES)),
+    "array": ((), (), ("",)),
+}

@@ -1,0 +1,79 @@
+"""Which files a path stands for: one, or the shards of a checkpoint that an index lists."""
+
+import json
+from pathlib import Path
+
+from . import _files
+
+INDEX_SUFFIX = ".safetensors.index.json"
+INDEX = "model" + INDEX_SUFFIX
+
+
+def shard_paths(path):
+    """The files of a model.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A safetensors file, the index of a sharded checkpoint (`INDEX`), or a folder that holds one of either.
+
+    Returns
+    -------
+    paths : list of Path
+        In the order of their names.
+    weight_map : dict of str to str, or None
+        The name of the file of each tensor, as the index has it.
+
+    Raises
+    ------
+    OSError
+        Something cannot be read.
+    ValueError
+        The folder has several or no models, or the index is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _model_in(path)
+    if not path.name.endswith(".json"):
+        return [path], None
+    try:
+        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is no index of a checkpoint ({error!r})") from None
+    if not isinstance(weight_map, dict) or not weight_map or not all(map(_is_file_name, weight_map.values())):
+        raise ValueError(f"{path}: weight_map: takes a file name, without a folder, for each of one or more tensors")
+    return [path.with_name(name) for name in sorted(set(weight_map.values()))], weight_map
+
+
+def check_tensors(path, weight_map, headers):
+    """Refuse shards that do not hold what their index says; headers: dict of file name to Header."""
+    held = {}
+    for file, header in headers.items():
+        for name in header.tensors:
+            if name in held:
+                raise ValueError(f"{path}: {name} is in {held[name]} and in {file}")
+            held[name] = file
+    if weight_map is not None and held != weight_map:
+        name = next(iter(held.items() ^ weight_map.items()))[0]
+        raise ValueError(f"{path}: {name}: is in {held.get(name, 'no file')}, the index says "
+                         f"{weight_map.get(name, 'in none')}")
+
+
+def write_index(path, weight_map, total_size):
+    """The index of a sharded checkpoint, complete or as it was before."""
+    _files.write_json(path, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+
+
+def _model_in(folder):
+    for pattern in ("*" + INDEX_SUFFIX, "*.safetensors"):
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{folder}: has {len(found)} models, {', '.join(path.name for path in found)}; name one")
+    raise ValueError(f"{folder}: has no *.safetensors file")
+
+
+def _is_file_name(name):
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name \
+        and "\0" not in name
