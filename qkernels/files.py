@@ -28,6 +28,8 @@ KEY, SEAL = "qkernels", "qkernels_checksum"
 OPEN_SEAL = f'"{SEAL}":"00000000"'.encode()
 PIECE = 2**16  # bytes that a checksum is of
 DIGITS = 8
+FIRST = 2**24  # bytes of a file that the system is asked to read at once: packed forms, which are needed first
+PREFETCH = getattr(mmap, "MADV_WILLNEED", None)
 
 
 def save(path, model, *, metadata=None):
@@ -54,8 +56,8 @@ def save(path, model, *, metadata=None):
 
     Notes
     -----
-    Weights are stored in the layout that they are packed in, the selected ISA's as a rule. A file serves on any machine:
-    where another layout is needed, `load` packs anew.
+    Weights are stored in the layout that they are packed in, the selected ISA's as a rule. A file serves on any
+    machine: where another layout is needed, `load` packs anew.
 
     Examples
     --------
@@ -167,6 +169,13 @@ class QuantizedModel(Mapping):
             self._made[name] = self._files[name].entry(name, self.verify)
         return self._made[name]
 
+    def shape(self, name):
+        """The shape of an entry, which is not made for that; of statistics rows and values in each."""
+        description = self.descriptions[name]
+        if description["kind"] == "statistics":
+            return description["rows"], description["k"]
+        return tuple(description["shape"]) if "shape" in description else self._files[name].header.tensors[name].shape
+
     def rows(self, name, index):
         """Rows of an array, such as those of an embedding: only the parts of the file where they lie are read.
 
@@ -198,12 +207,7 @@ class QuantizedModel(Mapping):
         index = arguments.parameter(index, "index")
         if index.dtype.kind not in "iu":
             raise TypeError(f"index: got dtype {index.dtype}, takes integers")
-        file = self._files[name]
-        array = file.array(name)
-        rows = array[index]
-        if self.verify:
-            file.verify_rows(name, np.unique(index % max(len(array), 1)), rows.dtype.itemsize * math.prod(array.shape[1:]))
-        return rows
+        return self._files[name].rows(name, index, self.verify)
 
     def __iter__(self):
         return iter(self.descriptions)
@@ -231,10 +235,12 @@ class MappedFile:
         self.path = Path(path)
         try:
             with open(path, "rb") as file:
+                if file.seek(0, 2):  # nothing cannot be mapped
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self.nbytes = len(self._map)
+                    self._prefetch(0, FIRST)
                 self.header = safetensors_format.read_header(file)
-                self.entries, self._checksums = _own(self.header)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.nbytes = len(self._map)
+            self.entries, self._checksums = _own(self.header)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
         except ValueError as error:
@@ -264,12 +270,26 @@ class MappedFile:
             raise TypeError(f"{self.path}: {name}: {error}") from None
         return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
 
-    def verify_rows(self, name, rows, row_bytes):
-        """Compare the pieces that hold these rows of a tensor with their checksums."""
-        pieces = set()
-        for first in (rows.astype(object) * row_bytes if row_bytes else ()):
+    def rows(self, name, index, verify):
+        """Rows of a tensor, after a check of the pieces that hold them."""
+        array = self.array(name)
+        if array.ndim == 0:
+            raise IndexError(f"{name}: has no rows")
+        row_bytes, start, pieces = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start, set()
+        for first in row_bytes * np.unique(np.arange(len(array))[index]):
             pieces.update(range(first // PIECE, (first + row_bytes - 1) // PIECE + 1))
-        self._verify(name, pieces & self._unverified[name])
+        pieces &= self._unverified[name]
+        for piece in pieces:  # all asked for before one is waited for
+            self._prefetch(start + piece * PIECE, PIECE)
+        if verify:
+            self._verify(name, pieces)
+        return array[index]
+
+    def _prefetch(self, start, nbytes):
+        """Have the system begin to read some bytes, while this process goes on."""
+        if PREFETCH is not None:
+            start, end = start - start % mmap.ALLOCATIONGRANULARITY, min(start + nbytes, self.nbytes)
+            self._map.madvise(PREFETCH, start, end - start)
 
     def _verify(self, name, pieces):
         tensor, digits = self.header.tensors[name], self._checksums[name]
