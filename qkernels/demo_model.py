@@ -67,10 +67,13 @@ def encoder_of(model: QuantizedModel, config: dict, activations: str) -> Encoder
 def scheme_of(encoder: Encoder, activations: str, path: str) -> Scheme:
     """How its layers are quantized, where all are alike; else that the file says it."""
     schemes = {_scheme(layer, activations) for layer in encoder.linears.values()}
-    return schemes.pop() if len(schemes) == 1 else Scheme(MIXED, None, True, activations, plan=path)
+    if len(schemes) > 1 or None in schemes:
+        return Scheme(MIXED, None, True, activations, plan=path)
+    return schemes.pop()
 
 
 def _scheme(layer, activations: str) -> Scheme | None:
+    """None for a layer in float32."""
     if isinstance(layer, Int8Linear):
         return Scheme("int8", None, True)
     if not isinstance(layer, LowBitLinear):
