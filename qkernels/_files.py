@@ -32,6 +32,7 @@ def sync(path):
 @contextmanager
 def replacing(path):
     """A path to write to; the file there takes the place of `path` when the block ends well."""
+    check_writable(path)
     target = Path(path).resolve()
     partial = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:

@@ -164,8 +164,12 @@ class QuantizedModel(Mapping):
             It is an array of a dtype of ml_dtypes, which is not installed.
         """
         if name not in self._made:
-            self._made[name] = self._files[name].entry(name, self.verify)
+            made = self._files[name].entry(name, self.verify)
+            self._made.setdefault(name, made)  # another thread may have been faster: all get the same
         return self._made[name]
+
+    def __contains__(self, name):
+        return name in self.descriptions  # Mapping's own would make the entry
 
     def rows(self, name, index):
         """Rows of an array, such as those of an embedding: only the parts of the file where they lie are read.
@@ -200,9 +204,13 @@ class QuantizedModel(Mapping):
             raise TypeError(f"index: got dtype {index.dtype}, takes integers")
         file = self._files[name]
         array = file.array(name)
+        if index.dtype == np.uint64 and index.max(initial=0) >= 2**63:  # NumPy would take it for a negative one
+            raise IndexError(f"index: got {index.max()}, takes numbers of rows of {array.shape}")
+        index = index.astype(np.int64)
         rows = array[index]
         if self.verify:
-            file.verify_rows(name, np.unique(index % max(len(array), 1)), rows.dtype.itemsize * math.prod(array.shape[1:]))
+            used = np.unique(index % max(len(array), 1))
+            file.verify_rows(name, used, rows.dtype.itemsize * math.prod(array.shape[1:]))
         return rows
 
     def __iter__(self):
@@ -237,7 +245,7 @@ class MappedFile:
             self.nbytes = len(self._map)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
         self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
 
@@ -260,9 +268,9 @@ class MappedFile:
         tensor = self.header.tensors[name]
         try:
             dtype = _numpy_dtype(tensor.dtype)
-        except TypeError as error:
-            raise TypeError(f"{self.path}: {name}: {error}") from None
-        return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+            return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+        except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
+            raise type(error)(f"{self.path}: {name}: {error}") from None
 
     def verify_rows(self, name, rows, row_bytes):
         """Compare the pieces that hold these rows of a tensor with their checksums."""
@@ -346,7 +354,7 @@ def _own(header):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"metadata: {KEY}: is no JSON ({error})") from None
     version = own.get("version") if isinstance(own, dict) else None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ValueError(f"version: got {version!r}, takes {VERSION}"
                          + (f"; it was written by qkernels {own.get('written_by')}" if isinstance(own, dict) else ""))
     given, checksums = own.get("entries"), own.get("checksums")
