@@ -164,7 +164,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 @pytest.mark.any_isa
 def test_alignment(tmp_path):
     """Packed forms at multiples of 64, arrays at multiples of their values' size, whatever the names' order is."""
-    model = {"a": array(1, (3,), np.uint8), "b": array(2, (3,), np.float64), "c": array(3, (1,), np.float16)} | every_kind()
+    model = {"a": array(1, (3,), np.uint8), "b": array(2, (3,), np.float64), "c": array(3, (1,), np.float16)}
+    model |= every_kind()
     save(tmp_path / "model", model)
     with open(tmp_path / "model", "rb") as file:
         header = safetensors_format.read_header(file)
