@@ -28,6 +28,7 @@ KEY, SEAL = "qkernels", "qkernels_checksum"
 OPEN_SEAL = f'"{SEAL}":"00000000"'.encode()
 PIECE = 2**16  # bytes that a checksum is of
 DIGITS = 8
+LONGEST_MESSAGE = 1000
 
 
 def save(path, model, *, metadata=None):
@@ -246,7 +247,7 @@ class MappedFile:
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(self._message(error)) from None
         self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
 
     def entry(self, name, verify):
@@ -261,7 +262,7 @@ class MappedFile:
         try:
             return entries.make(description, tensors)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {name}: {error}") from None
+            raise ValueError(self._message(f"{name}: {error}")) from None
 
     def array(self, name):
         """A tensor as a read-only array on the map."""
@@ -270,7 +271,7 @@ class MappedFile:
             dtype = _numpy_dtype(tensor.dtype)
             return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
         except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
-            raise type(error)(f"{self.path}: {name}: {error}") from None
+            raise type(error)(self._message(f"{name}: {error}")) from None
 
     def verify_rows(self, name, rows, row_bytes):
         """Compare the pieces that hold these rows of a tensor with their checksums."""
@@ -284,9 +285,14 @@ class MappedFile:
         whole = memoryview(self._map)[tensor.start : tensor.start + tensor.nbytes]
         for piece in pieces:
             if checksum(whole[piece * PIECE : (piece + 1) * PIECE]) != digits[piece * DIGITS : (piece + 1) * DIGITS]:
-                raise ValueError(f"{self.path}: {name}: is damaged at bytes {piece * PIECE} to "
-                                 f"{min((piece + 1) * PIECE, tensor.nbytes)} of it: they do not have their checksum")
+                raise ValueError(self._message(
+                    f"{name}: is damaged at bytes {piece * PIECE} to {min((piece + 1) * PIECE, tensor.nbytes)} of it: "
+                    "they do not have their checksum"))
         self._unverified[name].difference_update(pieces)
+
+    def _message(self, text):
+        """With the file's name, and no longer than a message is, whatever the file says."""
+        return f"{self.path}: {str(text)[:LONGEST_MESSAGE]}"
 
 
 def checksum(data):
