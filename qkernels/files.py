@@ -30,6 +30,7 @@ PIECE = 2**16  # bytes that a checksum is of
 DIGITS = 8
 FIRST = 2**24  # bytes of a file that the system is asked to read at once: packed forms, which are needed first
 PREFETCH = getattr(mmap, "MADV_WILLNEED", None)
+LONGEST_MESSAGE = 1000
 
 
 def save(path, model, *, metadata=None):
@@ -166,7 +167,8 @@ class QuantizedModel(Mapping):
             It is an array of a dtype of ml_dtypes, which is not installed.
         """
         if name not in self._made:
-            self._made[name] = self._files[name].entry(name, self.verify)
+            made = self._files[name].entry(name, self.verify)
+            self._made.setdefault(name, made)  # another thread may have been faster: all get the same
         return self._made[name]
 
     def shape(self, name):
@@ -175,6 +177,9 @@ class QuantizedModel(Mapping):
         if description["kind"] == "statistics":
             return description["rows"], description["k"]
         return tuple(description["shape"]) if "shape" in description else self._files[name].header.tensors[name].shape
+
+    def __contains__(self, name):
+        return name in self.descriptions  # Mapping's own would make the entry
 
     def rows(self, name, index):
         """Rows of an array, such as those of an embedding: only the parts of the file where they lie are read.
@@ -207,7 +212,9 @@ class QuantizedModel(Mapping):
         index = arguments.parameter(index, "index")
         if index.dtype.kind not in "iu":
             raise TypeError(f"index: got dtype {index.dtype}, takes integers")
-        return self._files[name].rows(name, index, self.verify)
+        if index.dtype == np.uint64 and index.max(initial=0) >= 2**63:  # NumPy would take it for a negative one
+            raise IndexError(f"index: got {index.max()}, takes numbers of rows of {self.shape(name)}")
+        return self._files[name].rows(name, index.astype(np.int64), self.verify)
 
     def __iter__(self):
         return iter(self.descriptions)
@@ -243,8 +250,8 @@ class MappedFile:
             self.entries, self._checksums = _own(self.header)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(self._message(error)) from None
         self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
 
     def entry(self, name, verify):
@@ -259,30 +266,35 @@ class MappedFile:
         try:
             return entries.make(description, tensors)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {name}: {error}") from None
+            raise ValueError(self._message(f"{name}: {error}")) from None
 
     def array(self, name):
         """A tensor as a read-only array on the map."""
         tensor = self.header.tensors[name]
         try:
             dtype = _numpy_dtype(tensor.dtype)
-        except TypeError as error:
-            raise TypeError(f"{self.path}: {name}: {error}") from None
-        return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+            return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+        except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
+            raise type(error)(self._message(f"{name}: {error}")) from None
 
     def rows(self, name, index, verify):
         """Rows of a tensor, after a check of the pieces that hold them."""
         array = self.array(name)
         if array.ndim == 0:
-            raise IndexError(f"{name}: has no rows")
-        row_bytes, start, pieces = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start, set()
-        for first in row_bytes * np.unique(np.arange(len(array))[index]):
-            pieces.update(range(first // PIECE, (first + row_bytes - 1) // PIECE + 1))
-        pieces &= self._unverified[name]
-        for piece in pieces:  # all asked for before one is waited for
-            self._prefetch(start + piece * PIECE, PIECE)
-        if verify:
-            self._verify(name, pieces)
+            raise IndexError(f"name: {name} is a scalar, it has no rows")
+        used = np.unique(index)
+        if used.size and not -len(array) <= used[0] <= used[-1] < len(array):
+            raise IndexError(f"index: got {used[0]} to {used[-1]}, takes numbers of {len(array)} rows")
+        if self._unverified[name]:
+            row_bytes, start, pieces = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start, set()
+            for first in (row_bytes * (used % max(len(array), 1))).tolist():
+                pieces.update(range(first // PIECE, -(-(first + row_bytes) // PIECE)))
+            pieces &= self._unverified[name]
+            for piece in pieces:  # all are asked for before one is waited for
+                self._prefetch(start + piece * PIECE, PIECE)
+            if verify:
+                self._verify(name, pieces)
+            self._unverified[name].difference_update(pieces)
         return array[index]
 
     def _prefetch(self, start, nbytes):
@@ -296,9 +308,14 @@ class MappedFile:
         whole = memoryview(self._map)[tensor.start : tensor.start + tensor.nbytes]
         for piece in pieces:
             if checksum(whole[piece * PIECE : (piece + 1) * PIECE]) != digits[piece * DIGITS : (piece + 1) * DIGITS]:
-                raise ValueError(f"{self.path}: {name}: is damaged at bytes {piece * PIECE} to "
-                                 f"{min((piece + 1) * PIECE, tensor.nbytes)} of it: they do not have their checksum")
+                raise ValueError(self._message(
+                    f"{name}: is damaged at bytes {piece * PIECE} to {min((piece + 1) * PIECE, tensor.nbytes)} of it: "
+                    "they do not have their checksum"))
         self._unverified[name].difference_update(pieces)
+
+    def _message(self, text):
+        """With the file's name, and no longer than a message is, whatever the file says."""
+        return f"{self.path}: {str(text)[:LONGEST_MESSAGE]}"
 
 
 def checksum(data):
@@ -366,7 +383,7 @@ def _own(header):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"metadata: {KEY}: is no JSON ({error})") from None
     version = own.get("version") if isinstance(own, dict) else None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ValueError(f"version: got {version!r}, takes {VERSION}"
                          + (f"; it was written by qkernels {own.get('written_by')}" if isinstance(own, dict) else ""))
     given, checksums = own.get("entries"), own.get("checksums")
