@@ -167,6 +167,26 @@ class QuantizedModel(Mapping):
             self._made[name] = self._files[name].entry(name, self.verify)
         return self._made[name]
 
+    def parts(self, name):
+        """Where the tensors of an entry lie in its file, by what is added to its name.
+
+        Returns
+        -------
+        dict of str to safetensors_format.Tensor
+        """
+        return entries.parts(name, self.descriptions[name], self._files[name].header.tensors)
+
+    def verify_all(self):
+        """Compare everything with its checksums, which reads all that was not compared before.
+
+        Raises
+        ------
+        ValueError
+            A part is damaged; the message names it.
+        """
+        for file in dict.fromkeys(self._files.values()):
+            file.verify_all()
+
     def rows(self, name, index):
         """Rows of an array, such as those of an embedding: only the parts of the file where they lie are read.
 
@@ -232,7 +252,7 @@ class MappedFile:
         try:
             with open(path, "rb") as file:
                 self.header = safetensors_format.read_header(file)
-                self.entries, self._checksums = _own(self.header)
+                self.entries, self._checksums = own_entries(self.header)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.nbytes = len(self._map)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
@@ -245,11 +265,10 @@ class MappedFile:
         """The value of an entry."""
         description = self.entries[name]
         tensors = {}
-        for suffix in entries.suffixes(description):
-            if name + suffix in self.header.tensors:
-                tensors[suffix] = self.array(name + suffix)
-                if verify:
-                    self._verify(name + suffix, list(self._unverified[name + suffix]))
+        for suffix in entries.parts(name, description, self.header.tensors):
+            tensors[suffix] = self.array(name + suffix)
+            if verify:
+                self._verify(name + suffix, list(self._unverified[name + suffix]))
         try:
             return entries.make(description, tensors)
         except (TypeError, ValueError) as error:
@@ -263,6 +282,11 @@ class MappedFile:
         except TypeError as error:
             raise TypeError(f"{self.path}: {name}: {error}") from None
         return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+
+    def verify_all(self):
+        """Compare all tensors with their checksums."""
+        for name, pieces in self._unverified.items():
+            self._verify(name, sorted(pieces))
 
     def verify_rows(self, name, rows, row_bytes):
         """Compare the pieces that hold these rows of a tensor with their checksums."""
@@ -332,8 +356,8 @@ def checked_metadata(metadata):
     return metadata
 
 
-def _own(header):
-    """The entries and checksums of a file, after a check that they are complete."""
+def own_entries(header):
+    """The entries and checksums of a file of qkernels, after a check that they are complete."""
     text = header.metadata.get(KEY)
     if text is None or SEAL not in header.metadata:
         raise ValueError("is a safetensors file, but not one of qkernels: python -m qkernels quantize makes one of it")
@@ -361,7 +385,7 @@ def _own(header):
             entries.checked_description(description)
         except ValueError as error:
             raise ValueError(f"entries: {name}: {error}") from None
-        own_tensors += [name + suffix for suffix in entries.suffixes(description) if name + suffix in header.tensors]
+        own_tensors += [name + suffix for suffix in entries.parts(name, description, header.tensors)]
         if name + entries.suffixes(description)[0] not in header.tensors:
             raise ValueError(f"entries: {name}: has no tensor")
     if sorted(own_tensors) != sorted(header.tensors):
