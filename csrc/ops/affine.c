@@ -2,6 +2,7 @@
  * column) and give each run to a kernel. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels.h"
 #include "requant.h"
@@ -74,25 +75,45 @@ static void qparams_of_range(float low, float high, qk_qtype type, qk_scheme sch
     *scale = s;
 }
 
-qk_status qk_choose_qparams(const float *x, const qk_layout *l, qk_qtype type, qk_scheme scheme, float *scale,
-                            int32_t *zero_point)
+qk_status qk_ranges(const float *x, const qk_layout *l, float *low, float *high)
 {
-    size_t count = l->scales;
-    float *low = calloc(2 * count + 1, sizeof *low), *high = low + count; /* ranges start as [0, 0] */
-    if (!low)
-        return QK_NO_MEMORY;
+    const size_t count = l->scales;
     int bad = 0;
     run r;
+    memset(low, 0, count * sizeof *low);
+    memset(high, 0, count * sizeof *high);
     for (runs state = {0, 0}; next_run(l, &state, &r);)
         bad |= (l->block ? qk_kernels.minmax_f32 : qk_kernels.minmax_cols_f32)(x + r.at, r.n, low + r.index,
                                                                               high + r.index);
     for (size_t i = 0; i < count; i++)
         bad |= isinf(low[i]) || isinf(high[i]);
-    if (!bad)
-        for (size_t i = 0; i < count; i++)
-            qparams_of_range(low[i], high[i], type, scheme, scale + i, zero_point + i);
-    free(low);
     return bad ? QK_NOT_FINITE : QK_OK;
+}
+
+qk_status qk_qparams_of_ranges(const float *low, const float *high, size_t count, qk_qtype type, qk_scheme scheme,
+                               float *scale, int32_t *zero_point)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(low[i]) || !isfinite(high[i]))
+            return QK_NOT_FINITE;
+        qparams_of_range(low[i] < 0.0f ? low[i] : 0.0f, high[i] > 0.0f ? high[i] : 0.0f, type, scheme, scale + i,
+                         zero_point + i);
+    }
+    return QK_OK;
+}
+
+qk_status qk_choose_qparams(const float *x, const qk_layout *l, qk_qtype type, qk_scheme scheme, float *scale,
+                            int32_t *zero_point)
+{
+    const size_t count = l->scales;
+    float *low = malloc((2 * count + 1) * sizeof *low), *high = low + count;
+    if (!low)
+        return QK_NO_MEMORY;
+    qk_status status = qk_ranges(x, l, low, high);
+    if (status == QK_OK)
+        status = qk_qparams_of_ranges(low, high, count, type, scheme, scale, zero_point);
+    free(low);
+    return status;
 }
 
 static int quantize_run(const float *x, const qk_layout *l, const run *r, qk_qtype type, const float *scale,
