@@ -97,8 +97,9 @@ cdef ptrdiff_t offset_of(cnp.ndarray array, size_t index) noexcept nogil:
 # ------------------------------------------------------------------------------------------------- packed B
 
 cpdef cnp.ndarray aligned_memory(size_t size):
-    """Bytes that start at a cache line."""
-    cdef cnp.ndarray memory = new_vector(size + 63, cnp.NPY_UINT8)
+    """Zeros that start at a cache line: packed forms have gaps, which go to files with them."""
+    cdef cnp.npy_intp whole = size + 63
+    cdef cnp.ndarray memory = cnp.PyArray_ZEROS(1, &whole, cnp.NPY_UINT8, 0)
     cdef size_t start = -<size_t>data(memory) % 64
     return memory[start:start + size]
 

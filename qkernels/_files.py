@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -32,6 +32,7 @@ def sync(path):
 @contextmanager
 def replacing(path):
     """A path to write to; the file there takes the place of `path` when the block ends well."""
+    check_writable(path)
     target = Path(path).resolve()
     partial = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
@@ -44,7 +45,8 @@ def replacing(path):
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before says more
+            partial.unlink()
 
 
 def write_json(path, figures):

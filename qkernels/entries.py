@@ -19,6 +19,7 @@ from .weights import QuantizedWeight
 
 ARRAY = {"kind": "array"}
 PACKED = ("weight", "packed_b")  # kinds whose first tensor is a packed form
+LARGEST_EMPTY = 2**24  # rows or columns of an empty matrix, which no bytes of a file bear out
 
 
 def layout_id(layout):
@@ -64,8 +65,9 @@ def describe(value, name):
             tensors[".input_scales"] = value.input_scales
         return weight_description(value, value.shape), tensors
     if isinstance(value, PackedB):
-        return {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": value.isa,
-                "layout": layout_id(value.layout)}, {"": value.memory}
+        description = {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": value.isa,
+                       "layout": layout_id(value.layout)}
+        return checked_description(description), {"": value.memory}
     if isinstance(value, InputStatistics):
         return {"kind": "statistics", "rows": int(value.count), "k": value.k}, {
             "." + entry: array for entry, array in value.to_state().items()}
@@ -78,20 +80,25 @@ def weight_description(weight, shape):
                    "scale_dtype": weight.packed.scale_dtype, "zero_points": not weight.symmetric,
                    "window": weight.window, "seed": weight.seed, "isa": weight.packed.isa,
                    "layout": layout_id(weight.packed.layout)}
-    return {name: entry for name, entry in description.items() if entry is not None}
+    return checked_description({name: entry for name, entry in description.items() if entry is not None})
 
 
 def checked_description(description):
-    """A description as `describe` gives it, from a file that may be damaged."""
-    if not isinstance(description, dict) or description.get("kind") not in KINDS:
-        raise ValueError(f"got {description!r}, takes an object with a kind of {', '.join(KINDS)}")
-    needed, others, _ = KINDS[description["kind"]]
+    """A description as `describe` gives it, perhaps from a file that is damaged."""
+    kind = description.get("kind") if isinstance(description, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"takes an object with a kind of {', '.join(KINDS)}")
+    needed, others, _ = KINDS[kind]
     for name in needed:
         if name not in description:
             raise ValueError(f"lacks {name}")
-    for name in description:
+    for name, value in description.items():
         if name not in ("kind", *needed, *others):
             raise ValueError(f"has {name!r}, which is no part of it")
+        if type(value) is not TYPES[name]:
+            raise ValueError(f"{name}: got {type(value).__name__}, takes {TYPES[name].__name__}")
+    if "shape" in needed:
+        _check_shape(description["shape"])
     return description
 
 
@@ -129,16 +136,13 @@ def make(description, tensors):
     if description["kind"] == "statistics":
         return InputStatistics.from_state({suffix[1:]: tensor for suffix, tensor in tensors.items()})
     memory = _memory(tensors)
-    n, k = _checked_shape(description["shape"])
+    n, k = description["shape"]
     if description["kind"] == "packed_b":
         return _packed_b(memory, (n, k), description)
-    has_zero_points = description["zero_points"]
-    if not isinstance(has_zero_points, bool):
-        raise ValueError(f"zero_points: got {has_zero_points!r}, takes true or false")
     return QuantizedWeight.from_memory(
         memory, description["format"], (n, k), layout_of(description["layout"], _core.weight_layout()),
         group_size=description.get("group_size"), scale_dtype=description["scale_dtype"],
-        has_zero_points=has_zero_points, levels=tensors.get(".levels"), window=description.get("window"),
+        has_zero_points=description["zero_points"], levels=tensors.get(".levels"), window=description.get("window"),
         seed=description.get("seed"), input_scales=tensors.get(".input_scales"))
 
 
@@ -164,10 +168,11 @@ def _memory(tensors):
     return aligned
 
 
-def _checked_shape(shape):
-    if not isinstance(shape, list) or len(shape) != 2:
-        raise ValueError(f"shape: got {shape!r}, takes 2 integers")
-    return tuple(arguments.scalar(length, "shape", 0, 2**60) for length in shape)
+def _check_shape(shape):
+    if len(shape) != 2 or not all(type(length) is int and 0 <= length < 2**60 for length in shape):
+        raise ValueError("shape: takes 2 integers from 0 to 2**60")
+    if 0 in shape and max(shape) > LARGEST_EMPTY:
+        raise ValueError(f"shape: got {shape}, takes up to {LARGEST_EMPTY} rows and columns in an empty matrix")
 
 
 # Of each kind: what a description has, what it may have, and the suffixes of its tensors.
@@ -178,3 +183,5 @@ KINDS = {
     "statistics": (("rows", "k"), (), tuple("." + entry for entry in ENTRIES)),
     "array": ((), (), ("",)),
 }
+TYPES = {"kind": str, "format": str, "shape": list, "scale_dtype": str, "zero_points": bool, "isa": str, "layout": str,
+         "group_size": int, "window": int, "seed": int, "dtype": str, "rows": int, "k": int}

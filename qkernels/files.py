@@ -28,6 +28,7 @@ KEY, SEAL = "qkernels", "qkernels_checksum"
 OPEN_SEAL = f'"{SEAL}":"00000000"'.encode()
 PIECE = 2**16  # bytes that a checksum is of
 DIGITS = 8
+LONGEST_MESSAGE = 1000
 
 
 def save(path, model, *, metadata=None):
@@ -164,7 +165,8 @@ class QuantizedModel(Mapping):
             It is an array of a dtype of ml_dtypes, which is not installed.
         """
         if name not in self._made:
-            self._made[name] = self._files[name].entry(name, self.verify)
+            made = self._files[name].entry(name, self.verify)
+            self._made.setdefault(name, made)  # another thread may have been faster: all get the same
         return self._made[name]
 
     def parts(self, name):
@@ -186,6 +188,9 @@ class QuantizedModel(Mapping):
         """
         for file in dict.fromkeys(self._files.values()):
             file.verify_all()
+
+    def __contains__(self, name):
+        return name in self.descriptions  # Mapping's own would make the entry
 
     def rows(self, name, index):
         """Rows of an array, such as those of an embedding: only the parts of the file where they lie are read.
@@ -220,9 +225,13 @@ class QuantizedModel(Mapping):
             raise TypeError(f"index: got dtype {index.dtype}, takes integers")
         file = self._files[name]
         array = file.array(name)
+        if index.dtype == np.uint64 and index.max(initial=0) >= 2**63:  # NumPy would take it for a negative one
+            raise IndexError(f"index: got {index.max()}, takes numbers of rows of {array.shape}")
+        index = index.astype(np.int64)
         rows = array[index]
         if self.verify:
-            file.verify_rows(name, np.unique(index % max(len(array), 1)), rows.dtype.itemsize * math.prod(array.shape[1:]))
+            used = np.unique(index % max(len(array), 1))
+            file.verify_rows(name, used, rows.dtype.itemsize * math.prod(array.shape[1:]))
         return rows
 
     def __iter__(self):
@@ -257,8 +266,8 @@ class MappedFile:
             self.nbytes = len(self._map)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(self._message(error)) from None
         self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
 
     def entry(self, name, verify):
@@ -272,16 +281,16 @@ class MappedFile:
         try:
             return entries.make(description, tensors)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {name}: {error}") from None
+            raise ValueError(self._message(f"{name}: {error}")) from None
 
     def array(self, name):
         """A tensor as a read-only array on the map."""
         tensor = self.header.tensors[name]
         try:
             dtype = _numpy_dtype(tensor.dtype)
-        except TypeError as error:
-            raise TypeError(f"{self.path}: {name}: {error}") from None
-        return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+            return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+        except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
+            raise type(error)(self._message(f"{name}: {error}")) from None
 
     def verify_all(self):
         """Compare all tensors with their checksums."""
@@ -300,9 +309,14 @@ class MappedFile:
         whole = memoryview(self._map)[tensor.start : tensor.start + tensor.nbytes]
         for piece in pieces:
             if checksum(whole[piece * PIECE : (piece + 1) * PIECE]) != digits[piece * DIGITS : (piece + 1) * DIGITS]:
-                raise ValueError(f"{self.path}: {name}: is damaged at bytes {piece * PIECE} to "
-                                 f"{min((piece + 1) * PIECE, tensor.nbytes)} of it: they do not have their checksum")
+                raise ValueError(self._message(
+                    f"{name}: is damaged at bytes {piece * PIECE} to {min((piece + 1) * PIECE, tensor.nbytes)} of it: "
+                    "they do not have their checksum"))
         self._unverified[name].difference_update(pieces)
+
+    def _message(self, text):
+        """With the file's name, and no longer than a message is, whatever the file says."""
+        return f"{self.path}: {str(text)[:LONGEST_MESSAGE]}"
 
 
 def checksum(data):
@@ -370,7 +384,7 @@ def own_entries(header):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"metadata: {KEY}: is no JSON ({error})") from None
     version = own.get("version") if isinstance(own, dict) else None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ValueError(f"version: got {version!r}, takes {VERSION}"
                          + (f"; it was written by qkernels {own.get('written_by')}" if isinstance(own, dict) else ""))
     given, checksums = own.get("entries"), own.get("checksums")

@@ -80,12 +80,17 @@ def lay_out(tensors, metadata):
     Raises
     ------
     ValueError
-        It is larger than the format allows.
+        It is larger than the format allows, or a name is none that it can hold.
     """
+    if METADATA in tensors:
+        raise ValueError(f"{METADATA}: is no name for a tensor, a safetensors file has its metadata there")
     described, end = {METADATA: metadata} if metadata else {}, 0
     for name, (dtype, shape) in tensors.items():
+        _check_text(name)
         begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
         described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    for pair in metadata.items():
+        _check_text("".join(pair))
     text = json.dumps(described, separators=(",", ":")).encode()  # ASCII
     text += b" " * (-(LENGTH.size + len(text)) % ALIGNMENT)
     if len(text) > LARGEST_HEADER:
@@ -136,6 +141,7 @@ def read_header(file):
     metadata = described.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"{METADATA}: takes strings")
+    _check_text("".join(metadata.values()))
     raw = start + text
     tensors = {name: _tensor(name, entry, len(raw)) for name, entry in described.items()}
     end = len(raw)
@@ -155,7 +161,8 @@ def _tensor(name, entry, start):
         raise ValueError(f"{name}: takes dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise ValueError(f"{name}: got dtype {dtype!r}, takes one of {', '.join(BITS)}")
+        got = repr(dtype) if isinstance(dtype, str) else type(dtype).__name__
+        raise ValueError(f"{name}: got dtype {got}, takes one of {', '.join(BITS)}")
     for numbers, what, most in [(shape, "shape", 64), (offsets, "data_offsets", 2)]:  # as many dimensions as NumPy has
         if not isinstance(numbers, list) or len(numbers) > most or not all(
                 type(number) is int and 0 <= number < 2**63 for number in numbers):
@@ -163,9 +170,9 @@ def _tensor(name, entry, start):
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"{name}: data_offsets: got {offsets}, takes a begin and an end")
     nbytes = offsets[1] - offsets[0]
-    if 8 * nbytes != math.prod(shape) * BITS[dtype]:
-        raise ValueError(f"{name}: has {nbytes} bytes, its dtype and shape {dtype} {shape} take "
-                         f"{math.prod(shape) * BITS[dtype] / 8:g}")
+    bits = math.prod(shape) * BITS[dtype]
+    if 8 * nbytes != bits:
+        raise ValueError(f"{name}: has {8 * nbytes} bits, its dtype and shape {dtype} {shape} take {bits}")
     return Tensor(dtype, tuple(shape), start + offsets[0], nbytes)
 
 
@@ -173,7 +180,16 @@ def _without_duplicates(pairs):
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("an entry is there twice")
+    _check_text("".join(entries))
     return entries
+
+
+def _check_text(text):
+    """Refuse halves of surrogate pairs, which JSON's escapes can say, but no UTF-8 holds and no message shows."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text[:100]!a}: is no Unicode text") from None
 
 
 def _refuse(constant):

@@ -190,7 +190,10 @@ class InputStatistics:
         arguments.check_state(state, ENTRIES)
         try:
             arguments.scalar(state["version"], "version", 1, 1)
-            made = cls(np.size(state["sum"]))
+            k = np.size(state["sum"])
+            if np.shape(state["products"]) != (k, k):  # before memory for so many is taken
+                raise ValueError(f"products: got shape {np.shape(state['products'])}, takes {(k, k)}")
+            made = cls(k)
             made.count = arguments.scalar(state["count"], "count", 0, 2**62)
         except (TypeError, ValueError) as error:
             raise ValueError(f"state: {error}") from None

@@ -172,8 +172,9 @@ qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layou
             !add_zero_point(&header, moved_zero_point[j] - shift))
             return QK_FOREIGN_LAYOUT;
     if (n == 0) { /* a zero point of no column leaves its trace, too */
-        header.magnitude = ((const qk_packed_b *)packed)->magnitude;
-        header.any_zero_point = ((const qk_packed_b *)packed)->any_zero_point;
+        const qk_packed_b *given = packed;
+        header.magnitude = given->magnitude >= 0 && given->magnitude <= 255 ? given->magnitude : 0;
+        header.any_zero_point = given->any_zero_point != 0;
     }
     return memcmp(&header, packed, sizeof header) == 0 ? QK_OK : QK_FOREIGN_LAYOUT;
 }

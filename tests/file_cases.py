@@ -1,0 +1,126 @@
+"""Models for files, with every kind of entry; their comparison; and files that were changed but are sealed again."""
+
+import json
+import re
+import struct
+import zlib
+
+import cases
+import numpy as np
+from weight_cases import packed, weight
+
+from qkernels import PackedB, QuantizedWeight, pack_b
+from qkernels.calibration import InputStatistics
+
+NEON = {"nr": 4, "kr": 8, "bytes_signed": 0, "lanes": 1}  # layouts of weights, which the tests write on any machine
+NEON_DOTPROD = {"nr": 16, "kr": 4, "bytes_signed": 0, "lanes": 1}
+NEON_I8MM = {"nr": 16, "kr": 8, "bytes_signed": 0, "lanes": 1}
+LAYOUTS = [NEON, NEON_DOTPROD, NEON_I8MM, {"nr": 32, "kr": 4, "bytes_signed": 1, "lanes": 4}]
+
+
+def array(seed, shape, dtype):
+    """Any bytes, but of booleans."""
+    if dtype == np.bool_:
+        return cases.ints(seed, shape, 0, 1).astype(bool)
+    size = np.dtype(dtype).itemsize
+    return cases.bytes8(seed, (cases.size_of(shape) * size,), np.uint8).view(dtype).reshape(shape)
+
+
+def statistics(k=12, rows=9):
+    return InputStatistics(k).observe(cases.floats(5, (rows, k)))
+
+
+def with_inputs(w, **others):
+    """The weight of weight_cases with a seed, or with input_scales."""
+    stream = {"k": w.integers().shape[1], "window": w.window} if (w.format or "").startswith("trellis") else {}
+    return QuantizedWeight(w.format or f"int{w.bits}", w.codes, w.scales, w.zero_points, w.group_size, levels=w.table,
+                           **stream, **others)
+
+
+def every_kind():
+    """A small model that has all that an entry can be."""
+    model = {
+        "int8": packed(weight(1, 5, 40, "int8", 32, False, "float32")),
+        "int4.scaled": with_inputs(weight(2, 18, 70, "int4", 32), input_scales=cases.scales(3, (70,), 1.0)),
+        "int2.rotated": with_inputs(weight(3, 17, 64, "int2", None), seed=2**64 - 1),
+        "nf4": packed(weight(4, 3, 33, "nf4", 32)),
+        "by row": packed(weight(5, 17, 96, "codebook4 by row", 32)),
+        "signs": packed(weight(6, 9, 65, "binary")),
+        "ternary": packed(weight(7, 9, 65, "ternary", 32)),
+        "fast": packed(weight(8, 4, 70, "trellis3", 32)),
+        "fine": packed(weight(9, 4, 70, "trellis2 12")),
+        "no rows": packed(weight(10, 0, 40)),
+        "no columns": packed(weight(11, 5, 0)),
+        "b": pack_b(cases.bytes8(12, (13, 21), np.uint8), b_zero_point=cases.ints(13, (21,), 0, 255)),
+        "no b": pack_b(np.zeros((3, 0), np.int8)),
+        "seen": statistics(),
+        "bias": cases.floats(14, (5,)),
+        "": np.float64(0.5) * np.ones(()),
+        "flags": np.array([True, False]),
+        "näme \U0001f600\n": array(15, (3, 0, 2), np.int32),
+        "wide": array(16, (40, 500), np.float32),  # two pieces of a checksum
+    }
+    return model
+
+
+def to_arrays(value):
+    """All that an entry holds, as arrays."""
+    if isinstance(value, QuantizedWeight):
+        return value.to_state() | {"w": value.dequantize()}
+    if isinstance(value, PackedB):
+        return {"b": value.unpack(), "zero_point": value.zero_point}
+    return value.to_state() if isinstance(value, InputStatistics) else {"": np.asarray(value)}
+
+
+def assert_same_value(got, want, what=""):
+    """Of the same type, and alike in every bit that it holds."""
+    if isinstance(want, (QuantizedWeight, PackedB, InputStatistics)):
+        assert type(got) is type(want), what
+    got, want = to_arrays(got), to_arrays(want)
+    assert list(got) == list(want), what
+    for name, entry in want.items():
+        assert (got[name].dtype, got[name].shape) == (entry.dtype, entry.shape), (what, name)
+        assert got[name].tobytes() == entry.tobytes(), (what, name)
+
+
+def header_of(raw):
+    """The header of a file's bytes as JSON, and its length with the number before it."""
+    length, = struct.unpack_from("<Q", raw)
+    return json.loads(raw[8 : 8 + length]), 8 + length
+
+
+def own_of(header):
+    """What qkernels says in a header."""
+    return json.loads(header["__metadata__"]["qkernels"])
+
+
+def checksums_of(header, data):
+    """The right ones, as far as what the header says makes sense."""
+    made = {}
+    for name, tensor in header.items():
+        try:
+            begin, end = tensor["data_offsets"]
+            part = data[max(begin, 0) : max(end, 0)]
+        except (KeyError, TypeError, ValueError):
+            continue
+        made[name] = "".join(f"{zlib.crc32(part[i : i + 2**16]):08x}" for i in range(0, len(part), 2**16))
+    return made
+
+
+def sealed(header, data, own=None, *, checksums=True):
+    """A file's bytes with all checksums right: own, if given, replaces what qkernels says."""
+    header = dict(header)
+    metadata = header["__metadata__"] = dict(header.get("__metadata__") or {})
+    own = own_of(header) if own is None else own
+    if checksums and isinstance(own, dict) and isinstance(own.get("checksums"), dict):
+        own = own | {"checksums": checksums_of({k: v for k, v in header.items() if k != "__metadata__"}, data)}
+    metadata["qkernels"] = own if isinstance(own, str) else json.dumps(own)
+    return resealed(json.dumps(header).encode()) + data
+
+
+def resealed(text):
+    """The header of this JSON text with the right checksum of itself, its length before it."""
+    opened = re.sub(rb'"qkernels_checksum": ?"[^"]*"', b'"qkernels_checksum":"00000000"', text, count=1)
+    opened += b" " * (-(8 + len(opened)) % 64)
+    raw = struct.pack("<Q", len(opened)) + opened
+    return raw.replace(b'"qkernels_checksum":"00000000"', b'"qkernels_checksum":"%08x"' % zlib.crc32(raw), 1)

@@ -1,0 +1,249 @@
+"""A file serves under each ISA, whatever layout it was written in; and the ways to ask a model for its entries."""
+
+import os
+import stat
+import threading
+
+import cases
+import numpy as np
+import pytest
+from cases import assert_same, raises
+from conftest import ISAS
+from file_cases import LAYOUTS, NEON, assert_same_value, every_kind
+from test_save import on_map
+from weight_cases import KINDS, MODES, packed, weight
+
+import qkernels
+from qkernels import QuantizedWeight, _core, entries, files, load, pack_b, safetensors_format, save, shards
+
+
+@pytest.fixture
+def any_isa():
+    """Tests that select ISAs themselves leave the one that was there."""
+    selected = qkernels.cpu_info()["selected"]
+    yield
+    _core.select_isa(selected)
+
+
+def save_foreign(path, model, layout):
+    """As a machine whose kernels take this layout writes it; seals as `save` does."""
+    descriptions, tensors, aligned = {}, {}, set()
+    for name, value in model.items():
+        descriptions[name], own = entries.describe(value, name)
+        if isinstance(value, QuantizedWeight):
+            own[""] = value.repacked(layout).memory
+            descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
+            aligned.add(name)
+        tensors |= {name + suffix: array for suffix, array in own.items()}
+    specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
+    order = files.in_order(specs, aligned)
+    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
+    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
+    path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
+
+
+def test_each_isa_reads_the_files_of_each(any_isa, tmp_path):
+    x, a = cases.floats(2, (4, 100)), cases.bytes8(3, (4, 100), np.uint8)
+    kinds = [kind for kind in KINDS if kind[1] in (None, 64) and kind[3] == "float16"]
+    for isa in ISAS:
+        _core.select_isa(isa)
+        model = {str(kind): packed(weight(seed, 19, 100, *kind)) for seed, kind in enumerate(kinds)}
+        model["b"] = pack_b(cases.bytes8(4, (100, 19), np.int8), b_zero_point=cases.ints(5, (19,), -128, 127))
+        save(tmp_path / isa, model)
+    products = {}
+    for writer in ISAS:
+        for reader in ISAS:
+            _core.select_isa(reader)
+            again = load(tmp_path / writer)
+            for i, name in enumerate(again):
+                value = again[name]
+                if name == "b":
+                    product = qkernels.int8_gemm(a, value, 0.5, a_zero_point=7)
+                    own = again.descriptions[name]["layout"] == entries.layout_id(_core.b_layout())
+                    assert on_map(value.memory) == own and value.layout == _core.b_layout()
+                else:
+                    product = qkernels.linear(x, value, **MODES[i % 3])
+                    own = again.descriptions[name]["layout"] == entries.layout_id(_core.weight_layout())
+                    assert on_map(value.packed.memory) == own and value.packed.layout == _core.weight_layout()
+                assert_same(product, products.setdefault(name, product), (writer, reader, name))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=entries.layout_id)
+def test_other_layouts(isa, tmp_path, layout):
+    """Those of Arm CPUs on x86 and the other way around: packed anew, and the same in every bit."""
+    x, model = cases.floats(2, (4, 70)), every_kind()
+    for i, kind in enumerate(KINDS[::7]):
+        if "by row" not in kind[0] or layout["nr"] % (16 // layout["kr"] * layout["lanes"]) == 0:
+            model[f"w{i}"] = packed(weight(i, 19, 70, *kind))
+    if layout["nr"] % (16 // layout["kr"] * layout["lanes"]):
+        del model["by row"]
+    save_foreign(tmp_path / "model", model, layout)
+    again = load(tmp_path / "model")
+    for name, value in model.items():
+        assert_same_value(again[name], value, name)
+        if isinstance(value, QuantizedWeight):
+            assert again[name].packed.memory.tobytes() == value.packed.memory.tobytes(), name
+            if value.shape == (19, 70):
+                assert_same(qkernels.linear(x, again[name]), qkernels.linear(x, value), name)
+    save(tmp_path / "own", again)
+    save(tmp_path / "want", model)
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "want").read_bytes()
+
+
+@pytest.mark.any_isa
+def test_a_foreign_layout_keeps_wrong_values_out(tmp_path):
+    """What is packed anew is checked as what is packed for the first time."""
+    good = packed(weight(1, 8, 64, "int4", 32, scale_dtype="float32"))
+    foreign = good.repacked(NEON)
+    memory = np.array(foreign.memory)
+    scales = np.flatnonzero(memory[: len(memory) - 3].view(np.uint8) == 0)
+    assert len(scales)
+    where = memory.tobytes().index(good.scales[0, 0].tobytes())
+    for bad in (np.nan, -1, 0, np.inf):
+        memory[where : where + 4] = np.float32([bad]).view(np.uint8)
+        aligned = _core.aligned_memory(len(memory))
+        aligned[:] = memory
+        with pytest.raises(ValueError, match="scales"):
+            QuantizedWeight.from_memory(aligned, "int4", (8, 64), NEON, group_size=32, scale_dtype="float32",
+                                        has_zero_points=False)
+
+
+@pytest.mark.any_isa
+def test_rows(tmp_path):
+    table = cases.floats(1, (5000, 24))
+    save(tmp_path / "model", {"w": packed(weight(1, 4, 32)), "table": table, "flat": table[0], "one": np.array(3.0),
+                              "thin": np.zeros((5, 0), np.float32), "none": np.zeros((0, 3), np.int8)})  # fmt: skip
+    for verify in (True, False):
+        model = load(tmp_path / "model", verify=verify)
+        for index in (0, -1, 4999, np.arange(5000), [[1, 2], [4999, -5000]], np.zeros((3, 0), int), np.uint64(7),
+                      np.array([3, 3], np.uint8), np.int8([-1, 100])):  # fmt: skip
+            assert_same(np.asarray(model.rows("table", index)), table[np.asarray(index)])
+        assert_same(model.rows("flat", [1, -1]), table[0][[1, -1]])
+        assert model.rows("thin", [4, -5]).shape == (2, 0)
+        assert model.rows("none", np.zeros(0, int)).shape == (0, 3)
+        for index in (5000, -5001, [0, 5000], np.uint64(2**63), np.uint64([2**64 - 1])):
+            with pytest.raises(IndexError):
+                model.rows("table", index)
+        for name in ("none", "one"):
+            with pytest.raises(IndexError):
+                model.rows(name, [0])
+        for index in (1.0, None, "a", [True] * 5000, [0.5], slice(3)):
+            raises(TypeError, "index", model.rows, "table", index)
+        raises(TypeError, "name", model.rows, "w", [0])
+        with pytest.raises(KeyError):
+            model.rows("w2", [0])
+
+
+def damaged(path, at):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.any_isa
+def test_what_is_verified(tmp_path):
+    """Each part that is used, and no other; once."""
+    path, table = tmp_path / "model", cases.floats(1, (5000, 24))  # 7.3 pieces
+    save(path, {"table": table, "w": packed(weight(1, 4, 32))})
+    with open(path, "rb") as file:
+        start = safetensors_format.read_header(file).tensors["table"].start
+    damaged(path, start + 3 * 2**16 + 5)
+    model = load(path)
+    assert model["w"].shape == (4, 32)
+    assert_same(model.rows("table", [0, 1, -1]), table[[0, 1, -1]])
+    bad = 3 * 2**16 // 96
+    for index in ([bad + 1], [0, bad - 5000, 7], [bad]):  # the last one lies in two pieces
+        assert str(path) in raises(ValueError, None, model.rows, "table", index)
+    assert_same(model.rows("table", [bad - 1]), table[[bad - 1]])
+    for _ in range(2):
+        assert str(path) in raises(ValueError, None, model.__getitem__, "table")
+    with pytest.raises(ValueError, match="table"):
+        list(model.values())
+    assert np.count_nonzero(load(path, verify=False)["table"] != table) == 1
+    assert "table" in model and "tables" not in model and list(model) == ["table", "w"]
+    with pytest.raises(KeyError):
+        model["tables"]
+
+
+@pytest.mark.any_isa
+def test_threads_ask_at_the_same_time(tmp_path):
+    want = every_kind()
+    save(tmp_path / "model", want)
+    for _ in range(5):
+        model, seen, gate = load(tmp_path / "model"), [], threading.Barrier(8)
+
+        def ask(model=model, seen=seen, gate=gate):
+            gate.wait()
+            seen.append({name: model[name] for name in model} | {"rows": model.rows("wide", np.arange(40))})
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(seen) == 8
+        for got in seen:
+            assert all(got[name] is seen[0][name] for name in want)
+            assert_same(got["rows"], want["wide"])
+    for name, value in want.items():
+        assert_same_value(model[name], value, name)
+
+
+def parts_of(folder, model, count=3):
+    """A model in shards with their index."""
+    names, weight_map = list(model), {}
+    for i in range(count):
+        part = {name: model[name] for name in names[i::count]}
+        file = f"model-{i}.safetensors"
+        save(folder / file, part, metadata={str(i): file})
+        weight_map |= {tensor: file for tensor in files.MappedFile(folder / file).header.tensors}
+    shards.write_index(folder / shards.INDEX, weight_map, 1)
+    return weight_map
+
+
+@pytest.mark.any_isa
+def test_shards(tmp_path):
+    want = every_kind()
+    weight_map = parts_of(tmp_path, want)
+    for path in (tmp_path, str(tmp_path), tmp_path / shards.INDEX):
+        model = load(path)
+        assert set(model) == set(want) and model.metadata == {str(i): f"model-{i}.safetensors" for i in range(3)}
+        assert model.nbytes == sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+        for name, value in want.items():
+            assert_same_value(model[name], value, name)
+        assert_same(model.rows("wide", [3]), want["wide"][[3]])
+    index = tmp_path / shards.INDEX
+    name = next(iter(weight_map))
+    for changed in (weight_map | {name: "model-1.safetensors"}, weight_map | {"other": "model-0.safetensors"},
+                    {tensor: file for tensor, file in weight_map.items() if tensor != name}):  # fmt: skip
+        shards.write_index(index, changed, 1)
+        assert str(index) in raises(ValueError, None, load, index)
+    (tmp_path / "model-3.safetensors").write_bytes((tmp_path / "model-0.safetensors").read_bytes())
+    shards.write_index(index, weight_map | {name: "model-3.safetensors"}, 1)
+    assert "is in model-0.safetensors and in model-3" in raises(ValueError, None, load, index)
+    shards.write_index(index, weight_map | {name: "gone.safetensors"}, 1)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        load(index)
+    index.unlink()
+    assert "has 4 models" in raises(ValueError, None, load, tmp_path)
+
+
+@pytest.mark.any_isa
+def test_paths(tmp_path):
+    save(tmp_path / "model.safetensors", {"a": np.ones(3)})
+    for path in (tmp_path, os.fspath(tmp_path), tmp_path / "model.safetensors"):
+        assert_same(load(path)["a"], np.ones(3))
+    for missing in ("no", "no/model.safetensors", "no.safetensors.index.json", "model.safetensors/x", "x" * 300):
+        with pytest.raises(OSError, match=missing):
+            load(tmp_path / missing)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in raises(ValueError, None, load, tmp_path / "empty")
+    for bad in (None, 3, b"model", 1.5, ["model"]):
+        with pytest.raises(TypeError):
+            load(bad)
+    with pytest.raises(ValueError, match="null"):
+        load("model\0")
+    os.chmod(tmp_path / "model.safetensors", stat.S_IWUSR)
+    if os.geteuid():
+        with pytest.raises(PermissionError, match="model"):
+            load(tmp_path)
