@@ -178,6 +178,26 @@ class QuantizedModel(Mapping):
             return description["rows"], description["k"]
         return tuple(description["shape"]) if "shape" in description else self._files[name].header.tensors[name].shape
 
+    def parts(self, name):
+        """Where the tensors of an entry lie in its file, by what is added to its name.
+
+        Returns
+        -------
+        dict of str to safetensors_format.Tensor
+        """
+        return entries.parts(name, self.descriptions[name], self._files[name].header.tensors)
+
+    def verify_all(self):
+        """Compare everything with its checksums, which reads all that was not compared before.
+
+        Raises
+        ------
+        ValueError
+            A part is damaged; the message names it.
+        """
+        for file in dict.fromkeys(self._files.values()):
+            file.verify_all()
+
     def __contains__(self, name):
         return name in self.descriptions  # Mapping's own would make the entry
 
@@ -247,7 +267,7 @@ class MappedFile:
                     self.nbytes = len(self._map)
                     self._prefetch(0, FIRST)
                 self.header = safetensors_format.read_header(file)
-            self.entries, self._checksums = _own(self.header)
+            self.entries, self._checksums = own_entries(self.header)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
         except (ValueError, RecursionError) as error:
@@ -258,11 +278,10 @@ class MappedFile:
         """The value of an entry."""
         description = self.entries[name]
         tensors = {}
-        for suffix in entries.suffixes(description):
-            if name + suffix in self.header.tensors:
-                tensors[suffix] = self.array(name + suffix)
-                if verify:
-                    self._verify(name + suffix, list(self._unverified[name + suffix]))
+        for suffix in entries.parts(name, description, self.header.tensors):
+            tensors[suffix] = self.array(name + suffix)
+            if verify:
+                self._verify(name + suffix, list(self._unverified[name + suffix]))
         try:
             return entries.make(description, tensors)
         except (TypeError, ValueError) as error:
@@ -277,6 +296,11 @@ class MappedFile:
         except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
             raise type(error)(self._message(f"{name}: {error}")) from None
 
+    def verify_all(self):
+        """Compare all tensors with their checksums."""
+        for name, pieces in self._unverified.items():
+            self._verify(name, sorted(pieces))
+
     def rows(self, name, index, verify):
         """Rows of a tensor, after a check of the pieces that hold them."""
         array = self.array(name)
@@ -286,7 +310,8 @@ class MappedFile:
         if used.size and not -len(array) <= used[0] <= used[-1] < len(array):
             raise IndexError(f"index: got {used[0]} to {used[-1]}, takes numbers of {len(array)} rows")
         if self._unverified[name]:
-            row_bytes, start, pieces = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start, set()
+            row_bytes, start = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start
+            pieces = set()
             for first in (row_bytes * (used % max(len(array), 1))).tolist():
                 pieces.update(range(first // PIECE, -(-(first + row_bytes) // PIECE)))
             pieces &= self._unverified[name]
@@ -294,7 +319,6 @@ class MappedFile:
                 self._prefetch(start + piece * PIECE, PIECE)
             if verify:
                 self._verify(name, pieces)
-            self._unverified[name].difference_update(pieces)
         return array[index]
 
     def _prefetch(self, start, nbytes):
@@ -369,8 +393,8 @@ def checked_metadata(metadata):
     return metadata
 
 
-def _own(header):
-    """The entries and checksums of a file, after a check that they are complete."""
+def own_entries(header):
+    """The entries and checksums of a file of qkernels, after a check that they are complete."""
     text = header.metadata.get(KEY)
     if text is None or SEAL not in header.metadata:
         raise ValueError("is a safetensors file, but not one of qkernels: python -m qkernels quantize makes one of it")
@@ -398,7 +422,7 @@ def _own(header):
             entries.checked_description(description)
         except ValueError as error:
             raise ValueError(f"entries: {name}: {error}") from None
-        own_tensors += [name + suffix for suffix in entries.suffixes(description) if name + suffix in header.tensors]
+        own_tensors += [name + suffix for suffix in entries.parts(name, description, header.tensors)]
         if name + entries.suffixes(description)[0] not in header.tensors:
             raise ValueError(f"entries: {name}: has no tensor")
     if sorted(own_tensors) != sorted(header.tensors):

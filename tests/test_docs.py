@@ -18,7 +18,7 @@ MODULES = [
     "qkernels.gemm", "qkernels.hadamard", "qkernels.histogram_observer", "qkernels.layers", "qkernels.mixed",
     "qkernels.observers", "qkernels.packing", "qkernels.plans", "qkernels.qat", "qkernels.qparams",
     "qkernels.quantizers", "qkernels.sensitivity", "qkernels.static", "qkernels.statistics", "qkernels.threads",
-    "qkernels.trellis", "qkernels.weights",
+    "qkernels.trellis", "qkernels.weights", "qkernels.whole_models",
 ]
 
 
