@@ -1,15 +1,18 @@
 """The charts of a report as SVG: x in percent of the width, y in pixels, so that text keeps its size on any screen."""
 
 import math
-from itertools import groupby
 
 from .report_text import bits_per_weight, count, decibels, escaped, size, unit_of
 
 COLORS = 6  # that differ well; the formats beyond them share one
 COLUMNS = 160  # that a phone can show
-LEAST_COLUMNS = 12  # that are drawn as wide as others
+LEAST_COLUMNS = 12  # that fill the width; fewer keep their bars slim
 TOP, SQNR_HEIGHT, BYTES_HEIGHT = 30, 170, 120  # of the panels, in pixels
 BETWEEN = 56  # the panels: the note of the lowest SQNR and a title
+
+
+def total(tensors, key="bytes"):
+    return sum(tensor[key] for tensor in tensors)
 
 
 def weights_of(tensors):
@@ -32,20 +35,18 @@ def lowest_of(layers):
 
 def size_chart(layers, kept, color_of):
     """Two bars, before and after, of what each format and the kept tensors take."""
-    parts = [(of, color, [layer for layer in layers if layer["of"] == of]) for of, color in color_of.items()]
-    rows = []
-    for key in ("float_bytes", "bytes"):
-        rows.append([(of, color, sum(layer[key] for layer in own)) for of, color, own in parts])
-        rows[-1].append(("kept as it was", "kept", sum(tensor["bytes"] for tensor in kept)))
-    totals = [sum(n for _, _, n in row) for row in rows]
+    own = [(of, color, [layer for layer in layers if layer["of"] == of]) for of, color in color_of.items()]
+    rows = [[(of, color, total(part, key)) for of, color, part in own] + [("kept as it was", "kept", total(kept))]
+            for key in ("float_bytes", "bytes")]
+    sums = [sum(n for _, _, n in row) for row in rows]
     drawn = []
-    for i, (label, row, total) in enumerate(zip(("before", "after"), rows, totals, strict=True)):
+    for i, (label, row) in enumerate(zip(("before", "after"), rows, strict=True)):
         y, x = 60 * i, 0
-        drawn.append(f'<text x="0" y="{y + 14}">{label}: {size(total)}</text>')
+        drawn.append(f'<text x="0" y="{y + 14}">{label}: {size(sums[i])}</text>')
         for of, color, n in row:
             if not n:
                 continue
-            width = 100 * n / max(totals)
+            width = 100 * n / max(sums)
             drawn.append(f'<rect class="{color}" x="{x:.3f}%" y="{y + 22}" width="{width:.3f}%" height="22">'
                          f"<title>{escaped(of)}: {size(n)} {label}</title></rect>")
             x += width
@@ -75,28 +76,28 @@ def layer_chart(layers, color_of):
     if lowest:
         values = [layer["sqnr"] for layer in layers if layer["sqnr"] is not None]
         heights = ticks(min(values) - 0.5, max(values) + 0.5, 5)
-        y_of_sqnr = scale(heights, top, SQNR_HEIGHT)
-        drawn.append(grid("SQNR of the weights", top, heights, y_of_sqnr, lambda tick: f"{tick:g} dB"))
+        y_of_sqnr = _scale(heights, top, SQNR_HEIGHT)
+        drawn.append(_grid("SQNR of the weights", top, heights, y_of_sqnr, lambda tick: f"{tick:g} dB"))
         top += SQNR_HEIGHT + BETWEEN
-    stored = ticks(0, max(4, *(sum(layer["bytes"] for layer in column) for column in columns)), 4)
+    stored = ticks(0, max(4, *(total(column) for column in columns)), 4)
     factor, unit = unit_of(stored[-1])
-    y_of_bytes = scale(stored, top, BYTES_HEIGHT)
-    drawn.append(grid("bytes stored", top, stored, y_of_bytes,
-                      lambda tick: f"{tick / factor:g} {unit}" if tick else "0"))
+    y_of_bytes = _scale(stored, top, BYTES_HEIGHT)
+    drawn.append(_grid("bytes stored", top, stored, y_of_bytes,
+                       lambda tick: f"{tick / factor:g} {unit}" if tick else "0"))
+    drawn += [_column(column, i * step, i * width, width, color_of, y_of_sqnr, y_of_bytes)
+              for i, column in enumerate(columns)]
 
-    for i, column in enumerate(columns):
-        drawn.append(_column(column, i * step, i * width, width, color_of, y_of_sqnr, y_of_bytes))
+    def x_of(index):
+        return (index // step + 0.5) * width
+
     bottom = top + BYTES_HEIGHT
     for number in (n for n in ticks(0, max(len(layers), 8), 8) if 1 <= n <= len(layers)):
-        x = ((number - 1) // step + 0.5) * width
+        x = x_of(number - 1)
         anchor = "middle" if x < 97 else "end"
         drawn.append(f'<text class="tick" x="{x:.3f}%" y="{bottom + 18}" text-anchor="{anchor}">{number:,.0f}</text>')
     drawn.append(f'<text x="50%" y="{bottom + 44}" text-anchor="middle">layer, in the order of the file</text>')
     if lowest:
-        x, y = (layers.index(lowest) // step + 0.5) * width, y_of_sqnr(lowest["sqnr"])
-        side, anchor = (-8, "start") if x < 33 else (8, "end") if x > 67 else (0, "middle")
-        drawn.append(f'<circle class="ring" cx="{x:.3f}%" cy="{y:.1f}" r="7"/><text class="lowest" x="{x:.3f}%" '
-                     f'dx="{side}" y="{y + 22:.1f}" text-anchor="{anchor}">lowest: {decibels(lowest["sqnr"])}</text>')
+        drawn.append(_note(x_of(layers.index(lowest)), y_of_sqnr(lowest["sqnr"]), lowest["sqnr"]))
     return (f'<svg class="layers{" many" * (len(columns) > 60)}" height="{bottom + 50}" role="group" '
             f'aria-label="SQNR and bytes by layer; the table of layers has the figures">{"".join(drawn)}</svg>')
 
@@ -106,22 +107,21 @@ def layers_in_a_column(layers):
 
 
 def _column(layers, start, x, width, color_of, y_of_sqnr, y_of_bytes):
-    """A link: the ranges of SQNR and the bars of bytes, by format, of the layers from number `start`."""
+    """A link: the ranges of SQNR and the bars of bytes, by format, of the layers after the first `start`."""
     marks, below = [], 0
     center = f"{x + width / 2:.3f}%"
-    order = list(color_of)
-    ordered = sorted(layers, key=lambda layer: order.index(layer["of"]))
-    for of, own in groupby(ordered, key=lambda layer: layer["of"]):
-        own = list(own)
-        color, values = color_of[of], [layer["sqnr"] for layer in own if layer["sqnr"] is not None]
+    for of, color in color_of.items():
+        own = [layer for layer in layers if layer["of"] == of]
+        values = [layer["sqnr"] for layer in own if layer["sqnr"] is not None]
         if values:  # round ends make a dot of a range without length
             marks.append(f'<line class="range {color}" x1="{center}" x2="{center}" '
                          f'y1="{y_of_sqnr(max(values)):.1f}" y2="{y_of_sqnr(min(values)):.1f}"/>')
-        above = below + sum(layer["bytes"] for layer in own)
-        top, bottom = y_of_bytes(above), y_of_bytes(below)
-        marks.append(f'<rect class="{color}" x="{x + 0.1 * width:.3f}%" y="{top:.1f}" width="{0.8 * width:.3f}%" '
-                     f'height="{bottom - top:.1f}"/>')
-        below = above
+        if own:
+            above = below + total(own)
+            top, bottom = y_of_bytes(above), y_of_bytes(below)
+            marks.append(f'<rect class="{color}" x="{x + 0.1 * width:.3f}%" y="{top:.1f}" '
+                         f'width="{0.8 * width:.3f}%" height="{bottom - top:.1f}"/>')
+            below = above
     lowest = lowest_of(layers) or layers[0]
     number = start + 1 + layers.index(lowest)
     return (f'<a href="#layer-{number}" tabindex="-1"><title>{_tooltip(layers, start, lowest)}</title>'
@@ -130,8 +130,8 @@ def _column(layers, start, x, width, color_of, y_of_sqnr, y_of_bytes):
 
 
 def _tooltip(layers, start, lowest):
-    stored, weights = sum(layer["bytes"] for layer in layers), weights_of(layers)
-    figures = f"{size(stored)}, {bits_per_weight(stored, weights)} bits per weight"
+    stored = total(layers)
+    figures = f"{size(stored)}, {bits_per_weight(stored, weights_of(layers))} bits per weight"
     sqnr = f"SQNR {decibels(lowest['sqnr'])}"
     if len(layers) == 1:
         return "\n".join([f"{start + 1}: {escaped(lowest['name'])}", escaped(lowest["of"]), figures, sqnr])
@@ -139,13 +139,20 @@ def _tooltip(layers, start, lowest):
                       f"lowest {sqnr}: {escaped(lowest['name'])}"])
 
 
-def scale(values, top, height):
+def _note(x, y, sqnr):
+    """A ring around the lowest SQNR, and its value below, where nothing else is."""
+    shift, anchor = (-8, "start") if x < 33 else (8, "end") if x > 67 else (0, "middle")
+    return (f'<circle class="ring" cx="{x:.3f}%" cy="{y:.1f}" r="7"/><text class="lowest" x="{x:.3f}%" dx="{shift}" '
+            f'y="{y + 22:.1f}" text-anchor="{anchor}">lowest: {decibels(sqnr)}</text>')
+
+
+def _scale(values, top, height):
     """The function from a value to its y, in a panel whose ticks are values."""
     low, high = values[0], values[-1]
     return lambda value: top + height * (high - value) / (high - low)
 
 
-def grid(title, top, values, y_of, label):
+def _grid(title, top, values, y_of, label):
     """A panel's title, lines and their labels, which stand left of the plot."""
     lines = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y_of(v):.1f}" y2="{y_of(v):.1f}"/><text class="tick" '
                     f'x="-8" y="{y_of(v) + 4:.1f}" text-anchor="end">{label(v)}</text>' for v in values)

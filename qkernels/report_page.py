@@ -1,4 +1,4 @@
-"""The report of a quantized checkpoint as one HTML page that needs nothing else: no network, no script, no fonts."""
+"""The report of a quantized checkpoint as one HTML page that needs nothing else, and no network."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from ._files import replacing
-from .report_chart import colors, layer_chart, layers_in_a_column, lowest_of, size_chart, weights_of
+from .report_chart import colors, layer_chart, layers_in_a_column, lowest_of, size_chart, total, weights_of
 from .report_style import SCRIPT, STYLE
 from .report_text import bits_per_weight, breakable, count, decibels, duration, escaped, ratio, size
 
@@ -126,16 +126,12 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def _total(tensors, key="bytes"):
-    return sum(tensor[key] for tensor in tensors)
-
-
 def _headlines(report):
     """The figures that most readers came for."""
     layers, kept = report["layers"], report["kept"]
     weights, lowest, processes = weights_of(layers), lowest_of(layers), report["processes"]
-    before, after = _total(layers, "float_bytes"), _total(layers)
-    all_before, all_after = before + _total(kept), after + _total(kept)
+    before, after = total(layers, "float_bytes"), total(layers)
+    all_before, all_after = before + total(kept), after + total(kept)
     figures = [
         ("All tensors", f"{size(all_before)} → {size(all_after)}", ratio(all_before, all_after)),
         (f"In {count(len(layers), 'quantized layer')}", f"{size(before)} → {size(after)}", ratio(before, after)),
@@ -146,7 +142,7 @@ def _headlines(report):
         link = f'<a href="#layer-{layers.index(lowest) + 1}">{breakable(lowest["name"])}</a>'
         figures.append(("Lowest SQNR", decibels(lowest["sqnr"]), f"median {decibels(middle)}; {link}"))
     figures += [
-        ("Kept as they were", count(len(kept), "tensor"), size(_total(kept))),
+        ("Kept as they were", count(len(kept), "tensor"), size(total(kept))),
         ("Time", duration(report["seconds"]), f"{processes} process{'es' * (processes != 1)}"),
     ]
     return "".join(f"<div><dt>{label}</dt><dd><b>{figure}</b><span>{more}</span></dd></div>\n"
@@ -159,19 +155,19 @@ def _table_of_formats(layers, kept, color_of):
     for of, color in color_of.items():
         own = [layer for layer in layers if layer["of"] == of]
         lowest = lowest_of(own)
-        rows.append(_row(_swatch(color) + escaped(of), len(own), _total(own, "float_bytes"), _total(own),
-                         bits_per_weight(_total(own), weights_of(own)), decibels(lowest and lowest["sqnr"])))
+        rows.append(_row(_swatch(color) + escaped(of), len(own), total(own, "float_bytes"), total(own),
+                         bits_per_weight(total(own), weights_of(own)), decibels(lowest and lowest["sqnr"])))
     if kept:
-        rows.append(_row(_swatch("kept") + "kept as they were", len(kept), _total(kept), _total(kept), "", ""))
-    total = _row("all tensors", len(layers) + len(kept), _total(layers, "float_bytes") + _total(kept),
-                 _total(layers) + _total(kept), "", "")
+        rows.append(_row(_swatch("kept") + "kept as they were", len(kept), total(kept), total(kept), "", ""))
+    sums = _row("all tensors", len(layers) + len(kept), total(layers, "float_bytes") + total(kept),
+                total(layers) + total(kept), "", "")
     return f"""<table class="formats"><caption>Bytes by format</caption>
 <thead><tr><th scope="col">format</th><th scope="col">tensors</th><th scope="col">before</th><th scope="col">after</th>
 <th scope="col">bits per weight</th><th scope="col">lowest SQNR</th></tr></thead>
 <tbody>
 {"".join(rows)}</tbody>
 <tfoot>
-{total}</tfoot></table>"""
+{sums}</tfoot></table>"""
 
 
 def _row(label, tensors, before, after, bits, sqnr):
@@ -199,7 +195,7 @@ to the error of their quantization: more is better, and 6 dB are one bit. {witho
 
 def _table_of_layers(layers, color_of):
     if not layers:
-        return "<p>None.</p>"
+        return "<p>No layer was quantized.</p>"
     lowest = lowest_of(layers)
     rows = []
     for number, layer in enumerate(layers, 1):
@@ -226,16 +222,16 @@ that is stored for it</caption>
 def _table_of_kept(kept):
     """A group of rows for each reason, those with the most bytes first."""
     if not kept:
-        return "<p>None.</p>"
+        return "<p>No tensor was kept.</p>"
     groups = {}
     for tensor in kept:
         groups.setdefault(tensor["why"], []).append(tensor)
     bodies = []
-    for why, own in sorted(groups.items(), key=lambda group: -_total(group[1])):
+    for why, own in sorted(groups.items(), key=lambda group: -total(group[1])):
         rows = "".join(f'<tr><th scope="row">{breakable(tensor["name"])}</th><td>{_shape(tensor)}</td>'
                        f'<td>{size(tensor["bytes"])}</td></tr>\n' for tensor in own)
         bodies.append(f'<tbody>\n<tr class="why"><th colspan="3" scope="rowgroup">{escaped(why)} '
-                      f"<span>{count(len(own), 'tensor')}, {size(_total(own))}</span></th></tr>\n{rows}</tbody>\n")
+                      f"<span>{count(len(own), 'tensor')}, {size(total(own))}</span></th></tr>\n{rows}</tbody>\n")
     return f"""<table class="kept"><caption>{count(len(kept), "tensor")}, by the reason</caption>
 <thead><tr><th scope="col">name</th><th scope="col">shape</th><th scope="col">bytes</th></tr></thead>
 {"".join(bodies)}</table>"""
