@@ -18,11 +18,11 @@ STYLE = """
 * { box-sizing: border-box; }
 html { scroll-padding-top: 3rem; }
 body { margin: 0 auto; max-width: 74rem; padding: 1.5rem; background: var(--back); color: var(--text);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
+  overflow-wrap: anywhere; font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 0.75rem; }
 a { color: var(--link); }
-.files { margin: 0.25rem 0 0; color: var(--quiet); overflow-wrap: anywhere; }
+.files { margin: 0.25rem 0 0; color: var(--quiet); }
 .files strong { color: var(--text); }
 nav { display: flex; gap: 1.25rem; }
 .about { margin: 0 0 0.75rem; }
@@ -33,7 +33,7 @@ small, caption, figcaption, .about { color: var(--quiet); font-size: 0.875rem; }
 .headlines dt { color: var(--quiet); font-size: 0.875rem; }
 .headlines dd { margin: 0; }
 .headlines b { display: block; font-size: 1.4rem; font-weight: 600; line-height: 1.4; }
-.headlines span { font-size: 0.875rem; overflow-wrap: anywhere; }
+.headlines span { font-size: 0.875rem; }
 
 svg { display: block; overflow: visible; }
 svg text { fill: var(--text); font-size: 0.8125rem; }
@@ -62,14 +62,14 @@ th, td { padding: 0.3rem 0.6rem; text-align: right; vertical-align: baseline; wh
   border-bottom: 1px solid var(--line); font-weight: normal; }
 thead th { position: sticky; top: 0; background: var(--back); font-weight: 600; z-index: 1;
   box-shadow: 0 1px var(--line); }
-tbody th, tfoot th, thead th:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tbody th, tfoot th, thead th:first-child { text-align: left; white-space: normal; }
 tfoot * { font-weight: 600; }
 .layers tbody th, .kept tbody th { min-width: 14rem;
   font: 0.8125rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .layers th:nth-child(2), .layers th:nth-child(3), .layers td:nth-child(3) { text-align: left; white-space: normal; }
 table.layers { font-size: 0.9375rem; }
 .layers thead th { white-space: nowrap; }
-.layers td:nth-child(3) { font-size: 0.875rem; }
+.layers td:nth-child(3) { font-size: 0.875rem; min-width: 9rem; }
 .layers td:first-child { color: var(--quiet); }
 .kept .why th { padding-top: 1.25rem; font: inherit; font-weight: 600; }
 .why span { color: var(--quiet); font-weight: normal; }
