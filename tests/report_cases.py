@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 INT4, INT8 = "int4, group_size 32, method gptq", "int8"
 HOSTILE = [
-    "<script>document.title = 'run'</script>", "\"'><img src=http://127.0.0.1/x onerror=alert(1)>",
+    "<script>document.title = 'run'</script>", "\"'><img src=http://127.0.0.1/x onerror='document.title = 1'>",
     "</title></svg></table>", "\u202egpj.exe\x00", "\udc80\ud83d lone \udfff", "&amp;<!-- ]]>", "{title}%s\\",
     "x\ny\tz\r", "שלום.עולם", "w" * 300, "",
 ]

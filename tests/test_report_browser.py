@@ -109,7 +109,7 @@ def test_hostile_names_fit_a_phone_and_do_nothing(browse):
     """In a frame as narrow as a phone: the window that is not drawn has a least width."""
     width, elements, shown = evaluated(browse, report_page(hostile()), """(() => {
         const page = document.documentElement.innerHTML, frame = document.createElement("iframe");
-        frame.width = 360;
+        [frame.width, frame.frameBorder] = [360, 0];
         document.body.append(frame);
         const narrow = frame.contentDocument;
         narrow.write("<!DOCTYPE html>");
@@ -125,7 +125,7 @@ def test_hostile_names_fit_a_phone_and_do_nothing(browse):
 
 
 def test_only_its_own_script_runs(browse):
-    """A name that is not escaped would run and load nothing. Each refusal is a message; without one nothing was tried."""
+    """A name that is not escaped would run and load nothing. Each refusal is a message: without one nothing tried."""
     dom, messages = browse(report_page(hostile()), "--dump-dom")
     assert messages == [] and dom.count('<button type="button">') == 8
     attacks = ["<script>document.title = 'run'</script>", "<svg onload=\"document.title = 'run'\"></svg>",
