@@ -5,7 +5,7 @@ STYLE = """
   --back: #ffffff; --card: #f5f6f8; --text: #1b1f24; --quiet: #59636e; --line: #d8dee4; --link: #0a58b8;
   --warn: #b3261e; --warn-back: #fdebe9; --hover: #e3e8ee;
   --color0: #2f6fd0; --color1: #d9650b; --color2: #138a5e; --color3: #a04fc4; --color4: #c7316b; --color5: #0f8c9c;
-  --others: #7a6a58; --kept: #a9b1ba;
+  --others: #7a6a58; --kept: #868f9a;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
@@ -28,7 +28,8 @@ nav { display: flex; gap: 1.25rem; }
 .about { margin: 0 0 0.75rem; }
 small, caption, figcaption, .about { color: var(--quiet); font-size: 0.875rem; }
 
-.headlines { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.75rem; margin: 1.25rem 0 0; }
+.headlines { display: grid; gap: 0.75rem; margin: 1.25rem 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
 .headlines div { background: var(--card); border-radius: 8px; padding: 0.75rem 1rem; }
 .headlines dt { color: var(--quiet); font-size: 0.875rem; }
 .headlines dd { margin: 0; }
@@ -82,10 +83,12 @@ th button::after { content: "↕"; color: var(--quiet); padding-left: 0.25em; fo
 [aria-sort=ascending] button::after { content: "↑"; color: var(--link); }
 [aria-sort=descending] button::after { content: "↓"; color: var(--link); }
 
-@media screen and (max-width: 46rem) { /* a row becomes a block: the name, then figures that say what they are */
+@media screen and (max-width: 43rem) {
   body { padding: 1rem; }
   .headlines { grid-template-columns: repeat(2, 1fr); }
   .headlines div:nth-child(-n+2) { grid-column: 1 / -1; }
+}
+@media screen and (max-width: 61rem) { /* a row becomes a block: the name, then figures that say what they are */
   tr { display: flex; flex-wrap: wrap; column-gap: 1.25rem; padding: 0.5rem 0; border-bottom: 1px solid var(--line); }
   table, caption, thead, tbody, tfoot { display: block; }
   thead:not(:has(button)) { display: none; }
@@ -103,6 +106,7 @@ th button::after { content: "↕"; color: var(--quiet); padding-left: 0.25em; fo
   .layers td:nth-child(7)::before { content: "SQNR "; }
 }
 @media print {
+  .headlines { grid-template-columns: repeat(3, 1fr); }
   html { font-size: 10px; }
   body { max-width: none; padding: 0; }
   nav, th button::after { display: none; }
