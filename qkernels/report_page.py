@@ -145,7 +145,8 @@ def _headlines(report):
         figures.append(("Lowest SQNR", decibels(lowest["sqnr"]), f"median {decibels(middle)}; {link}"))
     figures += [
         ("Kept as they were", count(len(kept), "tensor"), size(total(kept))),
-        ("Time", duration(report["seconds"]), f"{processes} process{'es' * (processes != 1)}"),
+        ("Time", duration(report["seconds"]),
+         "workers of an executor" if processes is None else f"{processes} process{'es' * (processes != 1)}"),
     ]
     return "".join(f"<div><dt>{label}</dt><dd><b>{figure}</b><span>{more}</span></dd></div>\n"
                    for label, figure, more in figures)

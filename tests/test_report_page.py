@@ -87,7 +87,7 @@ def test_names_are_shown_and_do_nothing():
 
 @pytest.mark.parametrize("figures, shown", [
     (report([]), ["0 B → 0 B", "the same size", "No layer was quantized", "No tensor was kept"]),
-    (report([], [kept("a", (0,), "empty")]), ["1 tensor", "0 F32"]),
+    (report([], [kept("a", (0,), "empty")], processes=None), ["1 tensor", "0 F32", "workers of an executor"]),
     (report([layer("zero", (0, 384), bits=0.0, sqnr=None)], processes=1, seconds=0),
      ["0.00 s", "1 process", "0 × 384"]),
     (report([layer("exact", (4, 4), sqnr=None)]), ["1 layer without SQNR: not measured, exact, or all zero"]),
