@@ -3,6 +3,7 @@
 import math
 
 from .report_text import bits_per_weight, count, decibels, escaped, size, unit_of
+from .safetensors_format import BITS
 
 COLORS = 6  # that differ well; the formats beyond them share one
 COLUMNS = 160  # that a phone can show
@@ -11,8 +12,13 @@ TOP, SQNR_HEIGHT, BYTES_HEIGHT = 30, 170, 120  # of the panels, in pixels
 BETWEEN = 56  # the panels: the note of the lowest SQNR and a title
 
 
-def total(tensors, key="bytes"):
-    return sum(tensor[key] for tensor in tensors)
+def total(tensors):
+    return sum(tensor["bytes"] for tensor in tensors)
+
+
+def total_before(layers):
+    """The bytes of layers in the checkpoint, where they need not be float32."""
+    return sum(math.prod(layer["shape"]) * BITS[layer["dtype"]] // 8 for layer in layers)
 
 
 def weights_of(tensors):
@@ -36,8 +42,8 @@ def lowest_of(layers):
 def size_chart(layers, kept, color_of):
     """Two bars, before and after, of what each format and the kept tensors take."""
     own = [(of, color, [layer for layer in layers if layer["of"] == of]) for of, color in color_of.items()]
-    rows = [[(of, color, total(part, key)) for of, color, part in own] + [("kept as it was", "kept", total(kept))]
-            for key in ("float_bytes", "bytes")]
+    rows = [[(of, color, bytes_of(part)) for of, color, part in own] + [("kept as it was", "kept", total(kept))]
+            for bytes_of in (total_before, total)]
     sums = [sum(n for _, _, n in row) for row in rows]
     drawn = []
     for i, (label, row) in enumerate(zip(("before", "after"), rows, strict=True)):

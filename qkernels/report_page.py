@@ -6,7 +6,9 @@ from pathlib import Path
 from statistics import median
 
 from ._files import replacing
-from .report_chart import colors, layer_chart, layers_in_a_column, lowest_of, size_chart, total, weights_of
+from .report_chart import (
+    colors, layer_chart, layers_in_a_column, lowest_of, size_chart, total, total_before, weights_of,
+)
 from .report_style import SCRIPT, STYLE
 from .report_text import bits_per_weight, breakable, count, decibels, duration, escaped, ratio, size
 
@@ -130,7 +132,7 @@ def _headlines(report):
     """The figures that most readers came for."""
     layers, kept = report["layers"], report["kept"]
     weights, lowest, processes = weights_of(layers), lowest_of(layers), report["processes"]
-    before, after = total(layers, "float_bytes"), total(layers)
+    before, after = total_before(layers), total(layers)
     all_before, all_after = before + total(kept), after + total(kept)
     figures = [
         ("All tensors", f"{size(all_before)} → {size(all_after)}", ratio(all_before, all_after)),
@@ -143,7 +145,8 @@ def _headlines(report):
         figures.append(("Lowest SQNR", decibels(lowest["sqnr"]), f"median {decibels(middle)}; {link}"))
     figures += [
         ("Kept as they were", count(len(kept), "tensor"), size(total(kept))),
-        ("Time", duration(report["seconds"]), f"{processes} process{'es' * (processes != 1)}"),
+        ("Time", duration(report["seconds"]),
+         "workers of an executor" if processes is None else f"{processes} process{'es' * (processes != 1)}"),
     ]
     return "".join(f"<div><dt>{label}</dt><dd><b>{figure}</b><span>{more}</span></dd></div>\n"
                    for label, figure, more in figures)
@@ -155,11 +158,11 @@ def _table_of_formats(layers, kept, color_of):
     for of, color in color_of.items():
         own = [layer for layer in layers if layer["of"] == of]
         lowest = lowest_of(own)
-        rows.append(_row(_swatch(color) + escaped(of), len(own), total(own, "float_bytes"), total(own),
+        rows.append(_row(_swatch(color) + escaped(of), len(own), total_before(own), total(own),
                          bits_per_weight(total(own), weights_of(own)), decibels(lowest and lowest["sqnr"])))
     if kept:
         rows.append(_row(_swatch("kept") + "kept as they were", len(kept), total(kept), total(kept), "", ""))
-    sums = _row("all tensors", len(layers) + len(kept), total(layers, "float_bytes") + total(kept),
+    sums = _row("all tensors", len(layers) + len(kept), total_before(layers) + total(kept),
                 total(layers) + total(kept), "", "")
     return f"""<table class="formats"><caption>Bytes by format</caption>
 <thead><tr><th scope="col">format</th><th scope="col">tensors</th><th scope="col">before</th><th scope="col">after</th>
@@ -182,8 +185,8 @@ def _swatch(color):
 def _chart(layers, color_of):
     if not layers:
         return "<p>No layer was quantized.</p>"
-    step, exact = layers_in_a_column(layers), sum(layer["sqnr"] is None for layer in layers)
-    without = f"{count(exact, 'layer')} without any error or of zeros: no SQNR." if exact else ""
+    step, none = layers_in_a_column(layers), sum(layer["sqnr"] is None for layer in layers)
+    without = f"{count(none, 'layer')} without SQNR: not measured, exact, or all zero." if none else ""
     columns = ("a layer, which it links to" if step == 1 else
                f"{step} layers that follow one another; it links to the one with the lowest SQNR")
     return f"""<figure>

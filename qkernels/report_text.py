@@ -106,6 +106,6 @@ def decibels(sqnr):
     return "–" if sqnr is None else f"{sqnr:.1f} dB"
 
 
-def bits_per_weight(size, weights):
-    """The bits that a weight takes, or a dash where there are none."""
-    return f"{8 * size / weights:.2f}" if weights else "–"
+def bits_per_weight(stored, weights):
+    """The bits that a weight takes of a number of bytes, or a dash where there are no weights."""
+    return f"{8 * stored / weights:.2f}" if weights else "–"

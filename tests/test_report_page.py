@@ -87,15 +87,16 @@ def test_names_are_shown_and_do_nothing():
 
 @pytest.mark.parametrize("figures, shown", [
     (report([]), ["0 B → 0 B", "the same size", "No layer was quantized", "No tensor was kept"]),
-    (report([], [kept("a", (0,), "empty")]), ["1 tensor", "0 F32"]),
+    (report([], [kept("a", (0,), "empty")], processes=None), ["1 tensor", "0 F32", "workers of an executor"]),
     (report([layer("zero", (0, 384), bits=0.0, sqnr=None)], processes=1, seconds=0),
      ["0.00 s", "1 process", "0 × 384"]),
-    (report([layer("exact", (4, 4), sqnr=None)]), ["1 layer without any error or of zeros: no SQNR"]),
+    (report([layer("exact", (4, 4), sqnr=None)]), ["1 layer without SQNR: not measured, exact, or all zero"]),
     (report([layer("a", (4, 4), sqnr=-3.25), layer("b", (4, 4), sqnr=250.0), layer("c", (4, 4), sqnr=None)]),
      ["lowest: -3.2 dB", "-100 dB", "300 dB", "1 layer without"]),
+    (report([dict(layer("half", (64, 64)), dtype="BF16"), layer("whole", (64, 64))]), ["24.6 kB → 5.12 kB", "BF16"]),
     (report([layer("huge", (2**40, 2**21))], [kept("larger", (2**62,), "too large")], seconds=10**7),
      ["9.22 EB → 1.44 EB", "27.7 EB → 19.9 EB", "2,305,843,009,213,693,952 weights", "2,777 h 46 min"]),
-], ids=["nothing", "zero bytes", "no weights", "no SQNR", "far apart", "huge"])
+], ids=["nothing", "zero bytes", "no weights", "no SQNR", "far apart", "half", "huge"])
 def test_extremes(figures, shown):
     page = parsed(figures)
     assert len([row for row in page.rows if len(row) == 8]) == len(figures["layers"]) + bool(figures["layers"])
