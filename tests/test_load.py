@@ -14,7 +14,7 @@ from test_save import on_map
 from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
-from qkernels import _files, QuantizedWeight, _core, entries, files, load, pack_b, safetensors_format, save, shards
+from qkernels import QuantizedWeight, _core, _files, entries, files, load, pack_b, safetensors_format, save, shards
 
 
 @pytest.fixture
