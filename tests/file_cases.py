@@ -9,7 +9,7 @@ import cases
 import numpy as np
 from weight_cases import packed, weight
 
-from qkernels import PackedB, QuantizedWeight, pack_b
+from qkernels import PackedB, QuantizedWeight, entries, files, pack_b, safetensors_format
 from qkernels.calibration import InputStatistics
 
 NEON = {"nr": 4, "kr": 8, "bytes_signed": 0, "lanes": 1}  # layouts of weights, which the tests write on any machine
@@ -81,6 +81,23 @@ def assert_same_value(got, want, what=""):
     for name, entry in want.items():
         assert (got[name].dtype, got[name].shape) == (entry.dtype, entry.shape), (what, name)
         assert got[name].tobytes() == entry.tobytes(), (what, name)
+
+
+def save_foreign(path, model, layout):
+    """As a machine whose kernels take this layout writes it; seals as `save` does."""
+    descriptions, tensors, aligned = {}, {}, set()
+    for name, value in model.items():
+        descriptions[name], own = entries.describe(value, name)
+        if isinstance(value, QuantizedWeight):
+            own[""] = value.repacked(layout).memory
+            descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
+            aligned.add(name)
+        tensors |= {name + suffix: array for suffix, array in own.items()}
+    specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
+    order = files.in_order(specs, aligned)
+    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
+    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
+    path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
 
 
 def header_of(raw):

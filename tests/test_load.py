@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from cases import assert_same, raises
 from conftest import ISAS
-from file_cases import LAYOUTS, NEON, assert_same_value, every_kind
+from file_cases import LAYOUTS, NEON, assert_same_value, every_kind, save_foreign
 from test_save import on_map
 from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
-from qkernels import QuantizedWeight, _core, entries, files, load, pack_b, safetensors_format, save, shards
+from qkernels import QuantizedWeight, _core, entries, files, load, pack_b, save, shards
 
 
 @pytest.fixture
@@ -23,23 +23,6 @@ def any_isa():
     selected = qkernels.cpu_info()["selected"]
     yield
     _core.select_isa(selected)
-
-
-def save_foreign(path, model, layout):
-    """As a machine whose kernels take this layout writes it; seals as `save` does."""
-    descriptions, tensors, aligned = {}, {}, set()
-    for name, value in model.items():
-        descriptions[name], own = entries.describe(value, name)
-        if isinstance(value, QuantizedWeight):
-            own[""] = value.repacked(layout).memory
-            descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
-            aligned.add(name)
-        tensors |= {name + suffix: array for suffix, array in own.items()}
-    specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
-    order = files.in_order(specs, aligned)
-    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
-    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
-    path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
 
 
 def test_each_isa_reads_the_files_of_each(any_isa, tmp_path):
@@ -145,8 +128,7 @@ def test_what_is_verified(tmp_path):
     """Each part that is used, and no other; once."""
     path, table = tmp_path / "model", cases.floats(1, (5000, 24))  # 7.3 pieces
     save(path, {"table": table, "w": packed(weight(1, 4, 32))})
-    with open(path, "rb") as file:
-        start = safetensors_format.read_header(file).tensors["table"].start
+    start = files.MappedFile(path).header.tensors["table"].start
     damaged(path, start + 3 * 2**16 + 5)
     model = load(path)
     assert model["w"].shape == (4, 32)
