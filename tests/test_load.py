@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import assert_same, raises
 from conftest import ISAS
-from file_cases import LAYOUTS, NEON, assert_same_value, every_kind, save_foreign
+from file_cases import B_LAYOUTS, LAYOUTS, NEON, assert_same_value, every_kind, packed_b_memory, save_foreign
 from test_save import on_map
 from weight_cases import KINDS, MODES, packed, weight
 
@@ -60,7 +60,7 @@ def test_other_layouts(isa, tmp_path, layout):
             model[f"w{i}"] = packed(weight(i, 19, 70, *kind))
     if layout["nr"] % (16 // layout["kr"] * layout["lanes"]):
         del model["by row"]
-    save_foreign(tmp_path / "model", model, layout)
+    save_foreign(tmp_path / "model", model, layout, B_LAYOUTS[LAYOUTS.index(layout)])
     again = load(tmp_path / "model")
     for name, value in model.items():
         assert_same_value(again[name], value, name)
@@ -71,6 +71,20 @@ def test_other_layouts(isa, tmp_path, layout):
     save(tmp_path / "own", again)
     save(tmp_path / "want", model)
     assert (tmp_path / "own").read_bytes() == (tmp_path / "want").read_bytes()
+
+
+@pytest.mark.parametrize("k, n", [(1, 1), (13, 21), (32, 48), (0, 5), (300, 16)])
+def test_the_layout_of_a_packed_b(isa, tmp_path, k, n):
+    """What is defined is what is packed; and it comes back from every layout."""
+    for dtype in (np.int8, np.uint8):
+        low, high = cases.LIMITS[dtype]
+        b, zero_point = cases.bytes8(1, (k, n), dtype), cases.ints(2, (n,), low, high, np.int32)
+        own = pack_b(b, b_zero_point=zero_point)
+        assert packed_b_memory(b, zero_point, own.layout).tobytes() == own.memory.tobytes()
+        for layout in B_LAYOUTS:
+            save_foreign(tmp_path / "b", {"b": own}, None, layout)
+            again = load(tmp_path / "b")["b"]
+            assert again.memory.tobytes() == own.memory.tobytes() and again.layout == own.layout
 
 
 @pytest.mark.any_isa
