@@ -12,6 +12,13 @@ mkdir "$work/tree" "$work/corpus"
 cp -r csrc qkernels bench tests setup.py pyproject.toml README.md LICENSE "$work/tree"
 cd "$work/tree"
 rm -f qkernels/_core.*.so
+# Only what runs here, and unrolled no further: sanitized kernels take minutes to compile.
+sed -i 's/"-O3"/"-O1"/' csrc/build.py
+supported=" $(cd "$OLDPWD" && python -c "import qkernels; print(*qkernels.cpu_info()['supported'])") "
+for isa in csrc/kernels/*/; do
+    isa=$(basename "$isa")
+    [[ $supported == *" $isa "* ]] || sed -i "s/^    \"$isa\": .*/    \"$isa\": (\"another machine\", []),/" csrc/build.py
+done
 CC=clang LDSHARED='clang -shared' CFLAGS='-fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -O1 -g' \
     python setup.py -q build_ext --inplace
 unset QKERNELS_ISA
