@@ -121,11 +121,11 @@ def test_missing_and_additional_tensors(tmp_path, little_memory):  # noqa: F811
 def test_indices(tmp_path):
     save(tmp_path / "a.safetensors", {"a": np.ones(3)})
     path = tmp_path / shards.INDEX
-    names = ["../a.safetensors", "/etc/passwd", "../../etc/passwd", "..", ".", "", "a/../a.safetensors", "a\0", "\\a", 3,
-             None, ["a.safetensors"], {"a": 1}, True, "..\\a.safetensors", "./a.safetensors"]  # fmt: skip
+    names = ["../a.safetensors", "/etc/passwd", "../../etc/passwd", "..", ".", "", "a/../a.safetensors", "a\0", "\\a",
+             3, None, ["a.safetensors"], {"a": 1}, True, "..\\a.safetensors", "./a.safetensors"]  # fmt: skip
     texts = [json.dumps({"weight_map": {"a": name}}) for name in names]
-    texts += ["", "{", "[]", "null", "3", '"weight_map"', "{}", '{"weight_map":null}', '{"weight_map":[]}',
-              "[" * 10**5, '{"weight_map":{}}', '{"weight_map":"a.safetensors"}', '{"weight_map":{"a":NaN}}', "9" * 4301]  # fmt: skip
+    texts += ["", "{", "[]", "null", "3", '"weight_map"', "{}", "[" * 10**5, "9" * 4301]
+    texts += [f'{{"weight_map":{value}}}' for value in ("null", "[]", "{}", '"a.safetensors"', '{"a":NaN}')]
     for text in texts:
         path.write_text(text)
         assert str(path) in raises(ValueError, None, load, path)

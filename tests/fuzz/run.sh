@@ -22,7 +22,7 @@ done
 CC=clang LDSHARED='clang -shared' CFLAGS='-fsanitize=address,undefined,fuzzer-no-link -fno-omit-frame-pointer -O1 -g' \
     python setup.py -q build_ext --inplace
 unset QKERNELS_ISA
-LD_PRELOAD=$atheris/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+LD_PRELOAD=$atheris/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=32 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 QKERNELS_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. \
     python tests/fuzz/fuzz_load.py "$work/corpus" -max_total_time="$seconds" -max_len=50000 -timeout=20 \
     -malloc_limit_mb=1024 -rss_limit_mb=4096 -artifact_prefix="$work/" -print_final_stats=1 2>&1 | tee "$work/tree/log" |
