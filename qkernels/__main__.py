@@ -1,4 +1,4 @@
-"""The command line: ``python -m qkernels info | demo | bench``."""
+"""The command line: ``python -m qkernels info | demo | quantize | inspect | bench``."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from . import __path__, __version__, demo
+from . import __path__, __version__, demo, inspect_command, quantize_command
 from .dispatch import cpu_info
 
 
@@ -42,6 +42,14 @@ def main(argv=None):
     command = commands.add_parser("demo", help="a sentence encoder with quantized linear layers, against float32")
     demo.add_arguments(command)
     command.set_defaults(run=demo.run)
+
+    command = commands.add_parser("quantize", help="a checkpoint of any size to a file of quantized weights")
+    quantize_command.add_arguments(command)
+    command.set_defaults(run=quantize_command.run)
+
+    command = commands.add_parser("inspect", help="what a file of quantized weights holds")
+    inspect_command.add_arguments(command)
+    command.set_defaults(run=inspect_command.run)
 
     bench = bench_module()
     command = commands.add_parser("bench", help="low-bit products against other libraries and the machine's limits")

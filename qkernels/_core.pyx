@@ -195,6 +195,23 @@ cdef class Output:
 # ----------------------------------------------------------------------------------------------- affine ops
 # layout is (rows, cols, block, channels, scales); qtype is (qmin, qmax, is_signed); scheme (symmetric, full_range).
 
+def ranges(cnp.ndarray x, qk_layout layout, cnp.ndarray low, cnp.ndarray high):
+    cdef qk_status status
+    with nogil:
+        status = qk_ranges(<const float *>data(x), &layout, <float *>data(low), <float *>data(high))
+    check(status)
+
+
+def qparams_of_ranges(cnp.ndarray low, cnp.ndarray high, qk_qtype qtype, qk_scheme scheme, cnp.ndarray scale,
+                      cnp.ndarray zero_point):
+    """All of one size."""
+    cdef qk_status status
+    with nogil:
+        status = qk_qparams_of_ranges(<const float *>data(low), <const float *>data(high), low.shape[0], qtype, scheme,
+                                      <float *>data(scale), <int32_t *>data(zero_point))
+    check(status)
+
+
 def choose_qparams(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme scheme,
                    cnp.ndarray scale, cnp.ndarray zero_point):
     cdef qk_status status

@@ -49,6 +49,9 @@ cdef extern from "qkernels.h" nogil:
         int symmetric
         int full_range
 
+    qk_status qk_ranges(const float *x, const qk_layout *layout, float *low, float *high)
+    qk_status qk_qparams_of_ranges(const float *low, const float *high, size_t count, qk_qtype type, qk_scheme scheme,
+                                   float *scale, int32_t *zero_point)
     qk_status qk_choose_qparams(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                                 float *scale, int32_t *zero_point)
     qk_status qk_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,

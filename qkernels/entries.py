@@ -107,6 +107,11 @@ def suffixes(description):
     return KINDS[description["kind"]][2]
 
 
+def parts(name, description, tensors):
+    """The tensors of an entry, by what is added to its name; tensors: dict of all."""
+    return {suffix: tensors[name + suffix] for suffix in suffixes(description) if name + suffix in tensors}
+
+
 def make(description, tensors):
     """The inverse of `describe`.
 

@@ -10,7 +10,7 @@ def progress(items, total, desc, unit, size=lambda item: 1):
     total : int
         What their sizes add up to.
     desc, unit : str
-        What is done, and what is counted.
+        What is done, and what is counted; "B", bytes, are shown as kB, MB and so on.
     size : callable, optional
         How many units an item is; 1 by default.
 
@@ -30,7 +30,7 @@ def progress(items, total, desc, unit, size=lambda item: 1):
     except ImportError:
         yield from items
         return
-    with tqdm(total=total, desc=desc, unit=unit, delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=total, desc=desc, unit=unit, unit_scale=unit == "B", delay=2, leave=False, disable=None) as bar:
         for item in items:
             yield item
             bar.update(size(item))

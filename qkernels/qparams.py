@@ -42,15 +42,17 @@ class Scheme:
 
     def spread(self, low, high):
         """Scales and zero points whose levels lie from low to high, arrays of any shape, and include 0."""
-        ends = np.stack([low, high], axis=-1).reshape(-1, 2)
-        return tuple(x.reshape(low.shape) for x in self.of_values(ends, Layout(ends.shape, 0, None)))
+        ends = (np.ascontiguousarray(end, np.float32).reshape(-1) for end in (low, high))
+        return self._chosen(_core.qparams_of_ranges, ends, low.shape)
 
     def of_values(self, x, layout):
         """Those of the least and greatest of contiguous values that share a scale."""
+        return self._chosen(_core.choose_qparams, (x, layout.struct), layout.scale_shape)
+
+    def _chosen(self, choose, values, shape):
         qtype = arguments.qtype(self.qtype)
-        scale, zero_point = np.empty(layout.scale_shape, np.float32), np.empty(layout.scale_shape, np.int32)
-        options = {"symmetric": self.symmetric, "full_range": self.full_range}
-        _core.choose_qparams(x, layout.struct, qtype.range, options, scale, zero_point)
+        scale, zero_point = np.empty(shape, np.float32), np.empty(shape, np.int32)
+        choose(*values, qtype.range, {"symmetric": self.symmetric, "full_range": self.full_range}, scale, zero_point)
         return scale, zero_point.astype(qtype.storage)
 
 

@@ -8,7 +8,8 @@ import functools
 
 import numpy as np
 
-from .affine import fake_quantize
+from . import _core
+from .affine import Layout, fake_quantize
 from .groups import SEARCH_SIZE, SHRINKS, row_sums, squared_errors
 from .progress import progress
 
@@ -87,7 +88,9 @@ def of_histograms(histograms, scheme, method, percentile):
 
 def limits(rows):
     """The least and greatest of each row and 0."""
-    return rows.min(axis=1, initial=np.float32(0)), rows.max(axis=1, initial=np.float32(0))
+    low, high = np.empty((2, len(rows)), np.float32)
+    _core.ranges(np.ascontiguousarray(rows), Layout(rows.shape, 0, None).struct, low, high)
+    return low, high
 
 
 def least_squares(rows, low, high, scheme, weights=None):

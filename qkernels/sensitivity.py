@@ -208,16 +208,21 @@ def checked_candidate(candidate, name):
         if isinstance(OPTIONS[option], bool) and type(value) is not bool:  # "false" would be true
             raise ValueError(f"{name}: {option}: got {value!r}, takes true or false")
     try:
-        _try(json.dumps(candidate))
+        tried(candidate)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
     return dict(candidate)
 
 
+def tried(candidate):
+    """A small QuantizedWeight with these options."""
+    return _try(json.dumps(candidate))
+
+
 @functools.cache  # the layers of a plan have few different ones
 def _try(options):
     statistics = InputStatistics(32).observe(np.eye(32, dtype=np.float32))
-    quantized(np.zeros((1, 32), np.float32), json.loads(options), statistics)
+    return quantized(np.zeros((1, 32), np.float32), json.loads(options), statistics)
 
 
 def label(candidate):

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from . import _files
-
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX = "model" + INDEX_SUFFIX
 
@@ -31,9 +29,7 @@ def shard_paths(path):
     ValueError
         The folder has several or no models, or the index is damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = _model_in(path)
+    path = model_path(path)
     if not path.name.endswith(".json"):
         return [path], None
     try:
@@ -43,6 +39,12 @@ def shard_paths(path):
     if not isinstance(weight_map, dict) or not weight_map or not all(map(_is_file_name, weight_map.values())):
         raise ValueError(f"{path}: weight_map: takes a file name, without a folder, for each of one or more tensors")
     return [path.with_name(name) for name in sorted(set(weight_map.values()))], weight_map
+
+
+def model_path(path):
+    """The file or the index that a path stands for, which may be that of a folder."""
+    path = Path(path)
+    return _model_in(path) if path.is_dir() else path
 
 
 def check_tensors(path, weight_map, headers):
@@ -59,9 +61,9 @@ def check_tensors(path, weight_map, headers):
                          f"{weight_map.get(name, 'in none')}")
 
 
-def write_index(path, weight_map, total_size):
-    """The index of a sharded checkpoint, complete or as it was before."""
-    _files.write_json(path, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
+def index_of(weight_map, total_size):
+    """What the index of a sharded checkpoint holds, as JSON has it."""
+    return {"metadata": {"total_size": total_size}, "weight_map": weight_map}
 
 
 def _model_in(folder):

@@ -196,26 +196,39 @@ class QuantizedWeight:
             [N, K], exactly ``float32(level) * float32(scale)``, rotated back by `hadamard` if `seed` is not None, and
             multiplied by `input_scales` if there are any.
         """
+        return self.dequantizer()(slice(None))
+
+    def dequantizer(self):
+        """The function from a slice of rows to what `dequantize` has there; the codes are unpacked once, for all.
+
+        It may use the memory of ``out``, float32 of the shape of the result, and returns what to look at.
+        """
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
-        if record.family in ("integer", "ternary"):
-            integers, zero = codes, record.zero if zero_points is None else zero_points
-        else:
-            integers, zero = self._integers(codes, record), 0
-        axis = 0 if self.group_size is None else None
-        w = dequantize(integers, scales, zero, axis=axis, group_size=self.group_size)
-        if self.input_scales is not None:
-            w *= self.input_scales
-        return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
 
-    def _integers(self, codes, record):
-        """The levels of codes, int8 [N, K]."""
+        def rows_of(rows, out=None):
+            zero = 0
+            if record.family in ("integer", "ternary"):
+                integers, zero = codes[rows], record.zero if zero_points is None else zero_points[rows]
+            else:
+                integers = self._integers(codes, record, rows)
+            axis = 0 if self.group_size is None else None
+            w = dequantize(integers, scales[rows], zero, axis=axis, group_size=self.group_size, out=out)
+            if self.input_scales is not None:
+                w *= self.input_scales
+            return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
+
+        return rows_of
+
+    def _integers(self, codes, record, rows):
+        """The levels of the codes of some rows, int8 [N, K]."""
+        codes = codes[rows]
         if record.family == "binary":
             return (2 * codes).view(np.int8) - np.int8(1)
         if record.family == "trellis":
             window = self.window or trellis.FAST_WINDOW
             return trellis.decode(codes, record.bits, window, self.shape[1], self.group_size)
-        return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels, codes, axis=1)
+        return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels[rows], codes, axis=1)
 
     @classmethod
     def from_int4(cls, q, scales, zero_points=None, *, group_size=None):

@@ -14,7 +14,7 @@ from test_save import on_map
 from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
-from qkernels import QuantizedWeight, _core, entries, files, load, pack_b, save, shards
+from qkernels import QuantizedWeight, _core, _files, entries, files, load, pack_b, save, shards
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def parts_of(folder, model, count=3):
         file = f"model-{i}.safetensors"
         save(folder / file, part, metadata={str(i): file})
         weight_map |= {tensor: file for tensor in files.MappedFile(folder / file).header.tensors}
-    shards.write_index(folder / shards.INDEX, weight_map, 1)
+    _files.write_json(folder / shards.INDEX, shards.index_of(weight_map, 1))
     return weight_map
 
 
@@ -212,12 +212,12 @@ def test_shards(tmp_path):
     name = next(iter(weight_map))
     for changed in (weight_map | {name: "model-1.safetensors"}, weight_map | {"other": "model-0.safetensors"},
                     {tensor: file for tensor, file in weight_map.items() if tensor != name}):  # fmt: skip
-        shards.write_index(index, changed, 1)
+        _files.write_json(index, shards.index_of(changed, 1))
         assert str(index) in raises(ValueError, None, load, index)
     (tmp_path / "model-3.safetensors").write_bytes((tmp_path / "model-0.safetensors").read_bytes())
-    shards.write_index(index, weight_map | {name: "model-3.safetensors"}, 1)
+    _files.write_json(index, shards.index_of(weight_map | {name: "model-3.safetensors"}, 1))
     assert "is in model-0.safetensors and in model-3" in raises(ValueError, None, load, index)
-    shards.write_index(index, weight_map | {name: "gone.safetensors"}, 1)
+    _files.write_json(index, shards.index_of(weight_map | {name: "gone.safetensors"}, 1))
     with pytest.raises(FileNotFoundError, match="gone"):
         load(index)
     index.unlink()

@@ -87,6 +87,12 @@ typedef struct qk_scheme {
     int full_range; /* symmetric only: spread amax over 2**bits - 1 steps instead of 2**bits - 2 */
 } qk_scheme;
 
+/* The least and greatest of the values that share a scale, and 0. */
+qk_status qk_ranges(const float *x, const qk_layout *layout, float *low, float *high);
+/* The parameters whose levels lie from low to high, and include 0. */
+qk_status qk_qparams_of_ranges(const float *low, const float *high, size_t count, qk_qtype type, qk_scheme scheme,
+                               float *scale, int32_t *zero_point);
+/* Both. */
 qk_status qk_choose_qparams(const float *x, const qk_layout *layout, qk_qtype type, qk_scheme scheme,
                             float *scale, int32_t *zero_point);
 qk_status qk_quantize(const float *x, const qk_layout *layout, qk_qtype type, const float *scale,

@@ -127,6 +127,52 @@ static size_t place_of_stream(const qk_packed_weight *w, size_t j, size_t b)
     return place_in_planes(w, j, chunk * bits + at % bits, at / bits);
 }
 
+/* Whole lines of one column: in each one word of kr bytes, which holds per_byte words of plain codes, each in bits of
+ * its own. bits and kr are constants, flip is 0 or 0x80 in each byte. */
+QK_INLINE void move_lines(const unsigned bits, const unsigned kr, size_t lines, size_t nr, uint64_t flip,
+                          uint8_t *record, uint8_t *row, const int pack)
+{
+    const unsigned per_byte = 8 / bits;
+    const uint64_t mask = 0x0101010101010101 * ((1u << bits) - 1);
+    for (size_t line = 0; line < lines; line++, record += nr * kr, row += per_byte * kr) {
+        uint64_t packed = 0;
+        if (!pack)
+            memcpy(&packed, record, kr);
+        for (unsigned s = 0; s < per_byte; s++) {
+            uint64_t plain = 0;
+            if (pack) {
+                memcpy(&plain, row + s * kr, kr);
+                packed |= (plain ^ flip) << s * bits;
+            } else {
+                plain = (packed >> s * bits & mask) ^ flip;
+                memcpy(row + s * kr, &plain, kr);
+            }
+        }
+        if (pack)
+            memcpy(record, &packed, kr);
+    }
+}
+
+#define FOR_BITS(kr)                                                                                         \
+    switch (bits) {                                                                                          \
+    case 2: move_lines(2, kr, lines, nr, flip, record, row, pack); break;                                    \
+    case 4: move_lines(4, kr, lines, nr, flip, record, row, pack); break;                                    \
+    default: move_lines(8, kr, lines, nr, flip, record, row, pack); break;                                   \
+    }
+
+QK_INLINE void move_lines_of(unsigned bits, unsigned kr, size_t lines, size_t nr, uint64_t flip, uint8_t *record,
+                             uint8_t *row, const int pack)
+{
+    switch (kr) {
+    case 1: FOR_BITS(1) break;
+    case 2: FOR_BITS(2) break;
+    case 4: FOR_BITS(4) break;
+    default: FOR_BITS(8) break;
+    }
+}
+
+#undef FOR_BITS
+
 /* One row's codes between plain arrays and column j of a record: block `b` of it. */
 static void move_codes(const qk_packed_weight *w, size_t b, size_t j, uint8_t *record, uint8_t *row, const int pack)
 {
@@ -142,7 +188,18 @@ static void move_codes(const qk_packed_weight *w, size_t b, size_t j, uint8_t *r
         return;
     }
     const size_t run = kind_of(w) == SIGNS ? 1 : w->kr;
-    for (size_t p = 0; p < values; p += run) {
+    size_t p = 0;
+    if (kind_of(w) != SIGNS) {
+        const size_t lines = values * bits / 8 / run;
+        const uint64_t flips = 0x0101010101010101 * flip;
+        uint8_t *column = record + place_in_lines(w, j, 0).byte, *codes = row + first;
+        if (pack)
+            move_lines_of(bits, w->kr, lines, w->nr, flips, column, codes, 1);
+        else
+            move_lines_of(bits, w->kr, lines, w->nr, flips, column, codes, 0);
+        p = lines * run * 8 / bits;
+    }
+    for (; p < values; p += run) { /* those of the last line, and signs */
         const place at = kind_of(w) == SIGNS
                              ? (place){place_in_planes(w, j, p / UNIT, p % 4), (unsigned)(p % UNIT / 4)}
                              : place_in_lines(w, j, p / w->kr);

@@ -1,0 +1,246 @@
+"""What becomes what when a checkpoint is quantized, and where it lies in the files: all that is known beforehand."""
+
+import hashlib
+import json
+import math
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _core, entries, files, safetensors_format, shards
+from .checkpoint import FLOATS, Checkpoint, SourceTensor
+from .plans import Plan
+from .quantize_layer import Layer
+from .sensitivity import checked_candidate, is_calibrated, label, tried
+
+INCLUDED = ("*.weight",)
+# Embeddings and output heads, by the names that models give them.
+EXCLUDED = ("*embed*", "*wte*", "*wpe*", "*shared.weight", "*relative_attention_bias*", "*lm_head*", "*predictions*",
+            "*classifier*", "*score.weight", "output.weight", "head.weight")
+SUFFIX = ".safetensors"
+
+
+class Kept(NamedTuple):
+    """A tensor that stays as it is, and why."""
+
+    source: SourceTensor
+    why: str
+
+
+class OutputFile(NamedTuple):
+    """A file that is made.
+
+    Attributes
+    ----------
+    path : Path
+    header : Header
+        With zeros for checksums, which have as many digits.
+    metadata : dict of str to str
+        Of the user.
+    descriptions : dict of str to dict
+        Of the entries, in the order of the source.
+    layers, kept : list of str
+        The entries that are quantized, and the others.
+    """
+
+    path: Path
+    header: safetensors_format.Header
+    metadata: dict
+    descriptions: dict
+
+    @property
+    def layers(self):
+        return [name for name, description in self.descriptions.items() if description != entries.ARRAY]
+
+    @property
+    def kept(self):
+        return [name for name, description in self.descriptions.items() if description == entries.ARRAY]
+
+    def parts(self, name):
+        """The tensors of an entry, by what is added to its name."""
+        return entries.parts(name, self.descriptions[name], self.header.tensors)
+
+    @property
+    def nbytes(self):
+        return len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values())
+
+    def sealed(self, checksums):
+        """The header with these checksums."""
+        specs = {name: (tensor.dtype, tensor.shape) for name, tensor in self.header.tensors.items()}
+        return files.seal(specs, self.metadata, self.descriptions, checksums)
+
+
+class Conversion:
+    """From one checkpoint to a quantized one.
+
+    Parameters
+    ----------
+    model, out, options, plan, include, exclude, calibration
+        As `whole_models.quantize_checkpoint` takes them.
+
+    Attributes
+    ----------
+    source : Checkpoint
+    out : Path
+    plan : Plan
+        By the names of tensors.
+    kept : dict of str to Kept
+    files : list of OutputFile
+    index : Path or None
+        Of several files.
+    """
+
+    def __init__(self, model, out, options, plan, include, exclude, calibration):
+        self.source = Checkpoint(model)
+        self.out = Path(out)
+        self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
+        layers, self.kept = _chosen(self.source, options, plan, include, exclude)
+        self.plan = Plan(layers)
+        self._calibration = None if calibration is None else str(Path(calibration).resolve())
+        self._statistics = self._checked_statistics()
+        self.index, folder = None, self.out.resolve().parent
+        if self.source.index is not None:
+            folder = self.out.resolve()
+            self.index = folder / self.source.index.name
+        self._check_out(folder)
+        self.files = [self._file(folder, shard) for shard in self.source.shards]
+        if len({name for file in self.files for name in file.header.tensors}) != sum(
+                len(file.header.tensors) for file in self.files):
+            raise ValueError(f"{model}: a tensor is named as a part of a quantized weight would be")
+
+    @property
+    def head(self):
+        """The path that stands for the whole."""
+        return self.files[0].path if self.index is None else self.index
+
+    def fingerprint(self):
+        """Digits that are others for everything on which a byte depends."""
+        inputs = [str(shard.path) for shard in self.source.shards.values()]
+        inputs += [self._calibration] if self._statistics else []
+        stats = [os.stat(path) for path in inputs]
+        parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
+                 self.plan.layers, [file.header.raw.decode("latin1") for file in self.files], self.layout, np.__version__]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def layer(self, name, path, file, measure):
+        """What a process has to know to quantize a layer into the file at path."""
+        from . import __version__
+
+        statistics = self._statistics.get(name)
+        return Layer(name, self.source.tensors[name], self.plan.layers[name],
+                     None if statistics is None else (self._calibration, statistics), self.layout, str(path),
+                     file.parts(name), measure, __version__)
+
+    def report_of(self, name, file):
+        """What can be said of a layer before it is quantized."""
+        tensor, options = self.source.tensors[name].tensor, self.plan.layers[name]
+        nbytes = sum(part.nbytes for part in file.parts(name).values())
+        return {"name": name, "of": label(options), "shape": list(tensor.shape), "dtype": tensor.dtype,
+                "float_bytes": 4 * math.prod(tensor.shape), "bytes": nbytes,
+                "bits": 8 * nbytes / math.prod(tensor.shape)}
+
+    def _checked_statistics(self):
+        """The name in the calibration file of each layer that needs it."""
+        needed = [name for name, options in self.plan.layers.items() if is_calibrated(options)]
+        if not needed:
+            return {}
+        if self._calibration is None:
+            raise ValueError(f"calibration: needed for method {self.plan.layers[needed[0]]['method']!r}")
+        found = files.load(self._calibration, verify=False).descriptions
+        names = {}
+        for name in needed:
+            names[name] = name if name in found else name.removesuffix(".weight")
+            description, k = found.get(names[name]), self.source.tensors[name].tensor.shape[1]
+            if description is None:
+                raise ValueError(f"calibration: {self._calibration} lacks {name}")
+            if description["kind"] != "statistics" or description["k"] != k or not description["rows"]:
+                raise ValueError(f"calibration: {name}: takes statistics of some rows of {k} values")
+        return names
+
+    def _check_out(self, folder):
+        if self.index is None and (self.out.suffix != SUFFIX or self.out.is_dir()):
+            raise ValueError(f"out: got {self.out}, takes a path ending in {SUFFIX}, as {self.source.path} is one file")
+        if self.index is not None and (self.out.suffix == SUFFIX or self.out.exists() and not self.out.is_dir()):
+            raise ValueError(f"out: got {self.out}, takes a folder, as {self.source.path} has several files")
+        if not (folder if self.index is None else folder.parent).is_dir():
+            raise ValueError(f"out: {self.out} lies in no folder")
+        for shard in self.source.shards.values():
+            for name in self.source.shards if self.index else [self.out.resolve().name]:
+                if (folder / name).exists() and os.path.samefile(folder / name, shard.path):
+                    raise ValueError(f"out: {folder / name} is the source")
+        others = [path.name for path in folder.glob("*" + shards.INDEX_SUFFIX)] if self.index else []
+        if set(others) - {self.index.name if self.index else ""}:
+            raise ValueError(f"out: {self.out} holds another model, {others[0]}")
+
+    def _file(self, folder, shard):
+        header = self.source.shards[shard].header
+        descriptions, specs = {}, {}
+        for name, tensor in header.tensors.items():
+            if name in self.kept:
+                descriptions[name], specs[name] = entries.ARRAY, (tensor.dtype, tensor.shape)
+                continue
+            like, (n, k) = tried(self.plan.layers[name]), tensor.shape
+            descriptions[name] = entries.weight_description(like, tensor.shape) | {
+                "isa": self.isa, "layout": entries.layout_id(self.layout)}
+            parts = {"": ("U8", (like.packed.size_of(n, k, self.layout),))}
+            if like.format == "codebook4":
+                parts[".levels"] = ("I8", (16,) if like.levels.ndim == 1 else (n, 16))
+            if like.input_scales is not None:
+                parts[".input_scales"] = ("F32", (k,))
+            specs |= {name + suffix: spec for suffix, spec in parts.items()}
+        order = files.in_order(specs, set(descriptions) - set(self.kept))
+        zeros = {name: "0" * files.checksum_digits(_nbytes(*specs[name])) for name in order}
+        metadata = header.metadata
+        made = files.seal({name: specs[name] for name in order}, metadata, descriptions, zeros)
+        return OutputFile(folder / (shard if self.index else self.out.resolve().name), made, metadata, descriptions)
+
+
+def _nbytes(dtype, shape):
+    return math.prod(shape) * safetensors_format.BITS[dtype] // 8
+
+
+def _chosen(source, options, plan, include, exclude):
+    """The options of each layer that is quantized, and what is kept."""
+    if (options is None) == (plan is None):
+        raise ValueError("options, plan: takes one of them")
+    planned = {}
+    for name, of_layer in (plan.layers if plan else {}).items():
+        full = name if name in source.tensors else name + ".weight"
+        if full not in source.tensors:
+            raise ValueError(f"plan: {name}: {source.path} has no such layer")
+        why = _unfit(source.tensors[full].tensor)
+        if why:
+            raise ValueError(f"plan: {name}: cannot be quantized, it is {why}")
+        planned[full] = of_layer
+    options = options and checked_candidate(options, "options")
+    layers, kept = {}, {}
+    for name, tensor in source.tensors.items():
+        why = _unfit(tensor.tensor)
+        if plan is not None:
+            why = why or (None if name in planned else "not in the plan")
+        else:
+            why = why or _filtered(name, include, exclude)
+        if why:
+            kept[name] = Kept(tensor, why)
+        else:
+            layers[name] = planned.get(name, options)
+    return layers, kept
+
+
+def _unfit(tensor):
+    """Why a tensor cannot be the weight of a linear layer, or None."""
+    if len(tensor.shape) != 2:
+        return f"{len(tensor.shape)}-D"
+    if tensor.dtype not in FLOATS:
+        return f"of dtype {tensor.dtype}"
+    return f"empty, {' x '.join(map(str, tensor.shape))}" if 0 in tensor.shape else None
+
+
+def _filtered(name, include, exclude):
+    for pattern in exclude:
+        if fnmatchcase(name, pattern):
+            return f"excluded by {pattern}"
+    return None if any(fnmatchcase(name, pattern) for pattern in include) else "not included"

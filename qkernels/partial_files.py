@@ -1,0 +1,150 @@
+"""The files of a quantized checkpoint while they are made: at their full size, filled in any order, renamed in the end."""
+
+import contextlib
+import errno
+import json
+import os
+
+import numpy as np
+
+from . import _files, files, shards
+from .checkpoint import read_into
+from .progress import progress
+from .quantize_layer import write_at
+
+PIECE = 16 * files.PIECE  # bytes that are copied at a time
+
+
+class PartialFiles:
+    """The files of one job.
+
+    Parameters
+    ----------
+    conversion : Conversion
+    fingerprint : str
+        Of the job. It is a part of the files' names, so that processes of another one, which may still be at work,
+        write to other files.
+    """
+
+    def __init__(self, conversion, fingerprint):
+        self.conversion = conversion
+        self._names = {path: path.with_name(f"{path.name}.{fingerprint}.partial")
+                       for path in [*(file.path for file in conversion.files), conversion.index] if path is not None}
+
+    def layers(self, measure):
+        """What is to be done for each layer."""
+        return [self.conversion.layer(name, self._names[file.path], file, measure)
+                for file in self.conversion.files for name in file.layers]
+
+    def allocate(self):
+        """Take the space for all, or for none: an OSError, then, before any work."""
+        made = []
+        try:
+            for file in self.conversion.files:
+                path = self._names[file.path]
+                made += [] if path.exists() else [path]
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    _allocate(descriptor, file.nbytes)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            for path in made:
+                path.unlink(missing_ok=True)
+            nbytes = sum(file.nbytes for file in self.conversion.files)
+            raise _files.FileError(f"{self.conversion.out}: {error.strerror} ({nbytes} bytes are needed)") from None
+
+    def verified(self, done):
+        """Those of the layers that are done, a dict of str to Done, which have their checksums."""
+        found = {}
+        for file in self.conversion.files:
+            path, claimed = self._names[file.path], [name for name in file.layers if name in done]
+            if not claimed or not path.exists() or path.stat().st_size != file.nbytes:
+                continue
+            with open(path, "rb", buffering=0) as opened:
+                for name in progress(claimed, len(claimed), "comparing checksums", "layer"):
+                    if all("".join(map(files.checksum, _pieces(opened, file.header.tensors[name + suffix]))) == digits
+                           for suffix, digits in done[name].checksums.items()):
+                        found[name] = done[name]
+        return found
+
+    def finish(self, done):
+        """Write all that is not of layers. Returns the checksum of each header."""
+        seals = []
+        for file in self.conversion.files:
+            checksums = {name + suffix: digits for name in file.layers for suffix, digits in done[name].checksums.items()}
+            descriptor = os.open(self._names[file.path], os.O_WRONLY)
+            try:
+                for name in file.kept:
+                    checksums[name] = self._copy(name, file, descriptor)
+                header = file.sealed(checksums)
+                write_at(descriptor, memoryview(header.raw), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            seals.append(header.metadata[files.SEAL])
+        if self.conversion.index:
+            held = {name: (file.path.name, tensor.nbytes) for file in self.conversion.files
+                    for name, tensor in file.header.tensors.items()}
+            index = shards.index_of({name: path for name, (path, _) in held.items()},
+                                    sum(nbytes for _, nbytes in held.values()))
+            path = self._names[self.conversion.index]
+            path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            _files.sync(path)
+        return seals
+
+    def are_sealed(self, seals):
+        """Whether all files are complete, under their first name or their last; seals: of `finish`."""
+        try:
+            for file, seal in zip(self.conversion.files, seals, strict=True):
+                path = self._names[file.path]
+                mapped = files.MappedFile(path if path.exists() else file.path)
+                if mapped.header.metadata[files.SEAL] != seal:
+                    return False
+                mapped.verify_all()
+        except (OSError, ValueError):
+            return False
+        index = self.conversion.index
+        return index is None or self._names[index].exists() or index.exists()
+
+    def publish(self):
+        """Give the files their names, the index last."""
+        for path, partial in self._names.items():
+            with contextlib.suppress(FileNotFoundError):  # it has been given
+                os.replace(partial, path)
+        _files.sync(self.conversion.head.parent)
+
+    def remove(self):
+        for partial in self._names.values():
+            partial.unlink(missing_ok=True)
+
+    def _copy(self, name, file, descriptor):
+        """Copy a tensor from the source; returns its checksum."""
+        (source, tensor), place = self.conversion.source.tensors[name], file.header.tensors[name]
+        digits, done = [], 0
+        with open(source, "rb", buffering=0) as opened:
+            for piece in _pieces(opened, tensor):
+                digits.append(files.checksum(piece))
+                write_at(descriptor, memoryview(piece), place.start + done)
+                done += len(piece)
+        return "".join(digits)
+
+
+def _pieces(file, tensor):
+    """The bytes of a tensor, uint8 arrays of whole pieces of a checksum, each valid until the next."""
+    buffer = np.empty(min(PIECE, tensor.nbytes), np.uint8)
+    for start in range(0, tensor.nbytes, PIECE):
+        piece = buffer[: tensor.nbytes - start]
+        read_into(file, piece, tensor.start + start)
+        yield piece
+
+
+def _allocate(descriptor, nbytes):
+    try:
+        os.posix_fallocate(descriptor, 0, nbytes)
+    except AttributeError:  # macOS
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems have none
+            raise
+    os.ftruncate(descriptor, nbytes)

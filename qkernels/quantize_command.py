@@ -1,0 +1,208 @@
+"""``python -m qkernels quantize``: the linear layers of a checkpoint, quantized into a file that is used as it lies."""
+
+import argparse
+import contextlib
+import sys
+import time
+from concurrent.futures import BrokenExecutor
+
+from . import executors, formats
+from ._files import check_writable, write_json
+from .conversion import EXCLUDED, INCLUDED, Conversion
+from .demo_linears import DEFAULTS
+from .methods import TAKERS
+from .plans import Plan
+from .sensitivity import OPTIONS
+from .threads import available_cpus
+from .whole_models import convert, report_of
+
+NO_GROUPS = 0  # --group none, as opposed to no --group
+OF_ALL_LAYERS = ("format", "group", "symmetric", "rotate", "window", "method", "include", "exclude")
+
+
+def add_arguments(parser):
+    """Add the command's options to a parser."""
+    parser.description = (
+        "Quantizes the linear layers of a safetensors checkpoint, layer by layer, and keeps all other tensors as they "
+        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the same "
+        "command goes on where it was; the space for the result is taken before the work begins.")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
+    add("out", metavar="OUT", help="for one file a path that ends in .safetensors, for a sharded checkpoint a folder; "
+        "while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
+    add("--dry-run", action="store_true", help="show what would become what, with sizes, and write nothing but the plan")
+    add("--report", metavar="FILE", help="write a page about the result to FILE, HTML")
+    add("--json", metavar="FILE", help="write the same as JSON to FILE")
+    add("--no-sqnr", dest="measure", action="store_false",
+        help="do not measure the signal-to-noise ratio of each layer, which takes about as long as rounding to nearest")
+
+    group = parser.add_argument_group("which layers")
+    add = group.add_argument
+    add("--include", nargs="+", metavar="GLOB", help=f"names of weights (default: {' '.join(INCLUDED)})")
+    add("--exclude", nargs="*", metavar="GLOB", help="but not these, whatever --include says (default: embeddings and "
+        f"output heads: {' '.join(EXCLUDED)})")
+    add("--plan", metavar="PLAN", help="quantize the layers that this file names, as it says; all others are kept")
+    add("--save-plan", metavar="FILE", help="write the plan that is followed to FILE, JSON to read and edit")
+
+    group = parser.add_argument_group("how they are quantized")
+    add = group.add_argument
+    add("--format", choices=formats.FORMATS, help="format of the weights (default: int4)")
+    add("--group", type=_group, metavar="G", help="so many weights share a scale: a multiple of 32, or 'none' for one "
+        "scale an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for others)")
+    add("--rotate", action=argparse.BooleanOptionalAction, default=None,
+        help="rotate the weights' rows at random before they are quantized (default: yes for the trellises)")
+    add("--window", type=int, choices=formats.WINDOWS, metavar="L",
+        help="bits of a state of a trellis, 12 to 16: more accurate and slower than the default, a table")
+    add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
+    add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a file "
+        "of qkernels.save({name: InputStatistics}), names with or without .weight")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
+    add("--asymmetric", action="store_false", dest="symmetric", default=None,
+        help="a zero point with every scale: more accurate (default for int4 and int2)")
+
+    group = parser.add_argument_group("where the work is done").add_mutually_exclusive_group()
+    add = group.add_argument
+    add("--processes", type=_positive, metavar="N", help="so many processes of this machine, of one thread each (default: "
+        "as many as there are CPUs for this one)")
+    add("--dask", metavar="ADDRESS", help="the workers of the Dask cluster with this scheduler, which have qkernels and "
+        "see the same files under the same paths")
+
+
+def run(args):
+    """Run the command with parsed arguments and return the exit code."""
+    start = time.perf_counter()
+    try:
+        conversion = _conversion(args)
+        for path in filter(None, (args.report, args.json, args.save_plan)):
+            check_writable(path)
+        if args.dry_run:
+            if args.report or args.json:
+                raise ValueError("--dry-run measures nothing; leave out --report and --json")
+            if args.save_plan:
+                conversion.plan.save(args.save_plan)
+            _print_table(report_of(conversion, {}, None, 0.0), sum(file.nbytes for file in conversion.files))
+            return 0
+        with contextlib.ExitStack() as stack:
+            count = None
+            if args.dask is not None:
+                executor = stack.enter_context(executors.dask_executor(args.dask))
+            else:
+                count = args.processes or available_cpus()
+                executor = stack.enter_context(executors.local_processes(count))
+            done = convert(conversion, executor, at_once=count, measure=args.measure, say=_say)
+        report = report_of(conversion, done, count, time.perf_counter() - start)
+        if args.save_plan:
+            _measured_plan(report, conversion.plan).save(args.save_plan)
+        if args.json:
+            write_json(args.json, report)
+        if args.report:
+            from .report_page import write_page
+
+            write_page(args.report, report)
+        print(_summary(report))
+    except BrokenExecutor as error:
+        _say(f"a process that worked on a layer was killed ({error}); the same command goes on")
+        return 2
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 2
+    except (ValueError, TypeError, ImportError) as error:
+        _say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on")
+        return 130
+    return 0
+
+
+def _conversion(args):
+    """What is to be done, checked."""
+    plan = options = None
+    if args.plan is not None:
+        for name in OF_ALL_LAYERS:
+            if getattr(args, name) is not None:
+                raise ValueError(f"--plan decides about the layers; leave out --{_option(name, getattr(args, name))}")
+        plan = Plan.load(args.plan)
+    else:
+        options = _options(args)
+    return Conversion(args.model, args.out, options, plan, INCLUDED if args.include is None else args.include,
+                      EXCLUDED if args.exclude is None else args.exclude, args.calibration)
+
+
+def _options(args):
+    """Those of quantize_weight that are not its defaults."""
+    options = DEFAULTS[args.format or "int4"].options
+    given = {"group_size": args.group, "symmetric": args.symmetric, "rotate": args.rotate, "window": args.window,
+             "method": args.method}
+    options |= {name: value for name, value in given.items() if value is not None}
+    options["group_size"] = options["group_size"] or None
+    return {name: value for name, value in options.items() if name == "format" or value != OPTIONS[name]}
+
+
+def _option(name, value):
+    return {("symmetric", False): "asymmetric", ("rotate", False): "no-rotate"}.get((name, value), name)
+
+
+def _measured_plan(report, plan):
+    """The plan, with what was measured of each layer."""
+    measured = {}
+    for layer in report["layers"]:
+        measured[layer["name"]] = {"bytes": layer["bytes"], "bits": layer["bits"], "seconds": layer["seconds"]}
+        if layer["sqnr"] is not None:
+            measured[layer["name"]]["error"] = 10 ** (-layer["sqnr"] / 10)
+    return Plan(plan.layers, measured)
+
+
+def _print_table(report, nbytes):
+    rows = [(layer["name"], layer["dtype"], _shape(layer), layer["of"], layer["float_bytes"], layer["bytes"])
+            for layer in report["layers"]]
+    rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
+             for kept in report["kept"]]
+    print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
+    print(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; {report['output']} "
+          f"would have {nbytes:,} bytes")
+
+
+def print_rows(heads, rows):
+    """A table; numbers are on the right."""
+    texts = [[f"{entry:,}" if isinstance(entry, int) else f"{entry:.3f}" if isinstance(entry, float) else str(entry)
+              for entry in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
+    is_number = [bool(rows) and isinstance(entry, (int, float)) for entry in (rows[0] if rows else heads)]
+    for row in [heads, *texts]:
+        print("  ".join(entry.rjust(width) if right else entry.ljust(width)
+                        for entry, width, right in zip(row, widths, is_number, strict=True)).rstrip())
+
+
+def _summary(report):
+    layers = report["layers"]
+    floats, nbytes = (sum(layer[name] for layer in layers) for name in ("float_bytes", "bytes"))
+    ratios = [layer["sqnr"] for layer in layers if layer["sqnr"] is not None]
+    return (f"{report['output']}: {len(layers)} layers, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} MB"
+            + (f" ({32 * nbytes / floats:.2f} bits a weight)" if floats else "")
+            + (f", SQNR {min(ratios):.1f} to {max(ratios):.1f} dB" if ratios else "")
+            + f"; {len(report['kept'])} tensors kept; {report['seconds']:.1f} s")
+
+
+def _shape(entry):
+    return " x ".join(map(str, entry["shape"]))
+
+
+def _say(line):
+    print(f"qkernels quantize: {line}", file=sys.stderr)
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _group(text):
+    if text == "none":
+        return NO_GROUPS
+    if not text.isdecimal() or not int(text) or int(text) % 32:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes a multiple of 32, or 'none'")
+    return int(text)

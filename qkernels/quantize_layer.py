@@ -1,0 +1,145 @@
+"""The work on one layer of a checkpoint, in whichever process: read it, quantize it, write it to its place in a file."""
+
+import math
+import os
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from . import entries, files, sensitivity
+from .checkpoint import SourceTensor
+
+BLOCK = 2**16  # values whose error is measured at a time, to stay in cache
+
+
+class Layer(NamedTuple):
+    """What a process has to know; it sees the same files.
+
+    Attributes
+    ----------
+    name : str
+    source : SourceTensor
+    options : dict
+        Of `quantize_weight`.
+    calibration : (str, str) or None
+        The file of statistics, and the layer's name there.
+    layout : dict
+        Of the packed form, whatever the ISA of the process that makes it.
+    path : str
+        The file that is written to.
+    tensors : dict of str to Tensor
+        Where the parts lie there, by what is added to the name.
+    measure : bool
+        Whether the SQNR is measured.
+    version : str
+        Of qkernels.
+    """
+
+    name: str
+    source: SourceTensor
+    options: dict
+    calibration: tuple | None
+    layout: dict
+    path: str
+    tensors: dict
+    measure: bool
+    version: str
+
+
+class Done(NamedTuple):
+    """What is known of a layer that was written.
+
+    Attributes
+    ----------
+    checksums : dict of str to str
+        Of each part, by what is added to the name.
+    sqnr : float or None
+    seconds : float
+    """
+
+    checksums: dict
+    sqnr: float | None
+    seconds: float
+
+
+def quantize_layer(layer):
+    """Quantize a layer, and write it to the disk. Doing it twice, or at the same time, does no harm.
+
+    Parameters
+    ----------
+    layer : Layer
+
+    Returns
+    -------
+    Done
+
+    Raises
+    ------
+    OSError, MemoryError
+        A file cannot be read or written, or so.
+    ValueError
+        The weight cannot be quantized, or this process has another qkernels.
+    """
+    from . import __version__
+
+    if layer.version != __version__:
+        raise ValueError(f"a worker has qkernels {__version__}, takes {layer.version}")
+    start = time.perf_counter()
+    statistics = None
+    if layer.calibration is not None:
+        path, name = layer.calibration
+        statistics = files.load(path)[name]
+    w = layer.source.float32()
+    weight = sensitivity.quantized(w, layer.options, statistics)
+    _, arrays = entries.describe(weight, layer.name)
+    if weight.packed.layout != layer.layout:
+        arrays[""] = weight.repacked(layer.layout).memory
+    checksums = {}
+    descriptor = os.open(layer.path, os.O_WRONLY)
+    try:
+        for suffix, array in arrays.items():
+            data = memoryview(np.ascontiguousarray(array)).cast("B")
+            if len(data) != layer.tensors[suffix].nbytes:
+                raise ValueError(f"has {len(data)} bytes{suffix}, takes {layer.tensors[suffix].nbytes}")
+            checksums[suffix] = files.checksum(data)
+            write_at(descriptor, data, layer.tensors[suffix].start)
+        measured = sqnr(w, weight) if layer.measure else None  # while the system may begin to write
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return Done(checksums, measured, time.perf_counter() - start)
+
+
+def write_at(descriptor, data, start):
+    """Write all bytes of a memoryview to a place in a file."""
+    while data:
+        count = os.pwrite(descriptor, data, start)
+        data, start = data[count:], start + count
+
+
+def sqnr(w, weight):
+    """The ratio of a float32 weight's energy to that of a QuantizedWeight's error, in dB.
+
+    None where one of them is 0 or beyond float64.
+    """
+    rows_of = weight.dequantizer()
+    step = max(BLOCK // max(w.shape[1], 1), 1)
+    buffer = np.empty((step, w.shape[1]), np.float32)  # new memory for each block would take longer than all else
+    signal = noise = 0.0
+    for start in range(0, len(w), step):
+        block = w[start : start + step]
+        found = rows_of(slice(start, start + step), buffer[: len(block)])
+        signal += _energy(block)
+        noise += _energy(np.subtract(block, found, out=found))
+    ratio = signal / noise if noise else 0.0
+    return 10 * math.log10(ratio) if 0 < ratio < math.inf else None
+
+
+def _energy(x):
+    """The sum of the squares of a block, to about 6 digits: in float32 where that holds it."""
+    energy = float(np.vdot(x, x))
+    if not 1e-20 < energy < 1e30:
+        x = x.astype(np.float64)
+        energy = float(np.vdot(x, x))
+    return energy

@@ -1,0 +1,220 @@
+"""Whole checkpoints to quantized models: layer by layer, in any executor, and going on where they were interrupted."""
+
+import contextlib
+import itertools
+import queue
+import time
+
+from . import _files, entries, executors
+from .conversion import EXCLUDED, INCLUDED, Conversion
+from .journal import Journal
+from .partial_files import PartialFiles
+from .progress import progress
+from .quantize_layer import Done, quantize_layer
+from .threads import available_cpus
+
+
+def quantize_checkpoint(model, out, *, options=None, plan=None, include=INCLUDED, exclude=EXCLUDED, calibration=None,
+                        measure=True, executor=None, processes=None, say=lambda line: None):
+    """Quantize the linear layers of a checkpoint, however large: each is read, quantized and written by itself.
+
+    Parameters
+    ----------
+    model : str or path-like
+        A safetensors file, the index of a sharded checkpoint, or a folder that holds one of either. Of F32, F16, BF16
+        or F64.
+    out : str or path-like
+        For one file a path ending in ".safetensors"; for a sharded checkpoint a folder, made if it is missing, which
+        gets files of the same names. `load` takes either. What is there is replaced in the end.
+    options : dict, optional
+        Of `quantize_weight`, "format" among them, for all layers.
+    plan : Plan, optional
+        Instead: options for each layer that is quantized, by the name of its weight, or that without ".weight".
+    include, exclude : sequence of str
+        With options, of which tensors: patterns as in `fnmatch`. By default those named ``*.weight``, but no embeddings
+        and output heads. Only matrices of floats are quantized; all others are kept as they are.
+    calibration : str or path-like, optional
+        A file of `save` with the InputStatistics of the layers whose method needs them, named likewise.
+    measure : bool, default True
+        Whether the SQNR of each layer is measured.
+    executor : concurrent.futures.Executor, optional
+        What works on the layers: threads, processes, machines that see the same files. By default processes of one
+        thread each, which end with this one.
+    processes : int, optional
+        How many, if no executor is given; by default as many as there are CPUs for this process.
+    say : callable, optional
+        Takes a line for people about an earlier interruption.
+
+    Returns
+    -------
+    dict
+        The report: "version" (1), "qkernels", "source", "output", "isa", "layout", "processes" (None of an executor),
+        "seconds"; "layers" with for each "name", "of" (its options), "shape", "dtype" (of the source), "float_bytes",
+        "bytes", "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds"; and "kept" with "name",
+        "shape", "dtype", "bytes" and "why".
+
+    Raises
+    ------
+    OSError
+        A file cannot be read or written; the space for all is taken before the work begins.
+    ValueError
+        An argument does not fit (found before the work begins), or a layer cannot be quantized; the message names it.
+    concurrent.futures.BrokenExecutor
+        A process of the executor was killed.
+
+    Notes
+    -----
+    Next to the output lie, while the work lasts, the file that is written, ``*.partial``, and a journal of the layers
+    that are done, ``*.journal``. After an interruption at any moment, be it SIGKILL or a power cut, the same call goes
+    on and ends with the same bytes; layers that are done are compared with their checksums. A call with other arguments
+    begins anew. The bytes do not depend on the executor, nor on the ISA of its machines; those of the methods that use
+    NumPy's linear algebra depend on that, and on its number of threads.
+
+    A process needs memory for a few float32 copies of its largest layer, and of the statistics of its inputs.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, qkernels
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from qkernels.whole_models import quantize_checkpoint
+    >>> folder = tempfile.mkdtemp()
+    >>> model, out = (os.path.join(folder, name) for name in ("model.safetensors", "int4.safetensors"))
+    >>> qkernels.save(model, {"up.weight": np.eye(64, dtype=np.float32), "up.bias": np.zeros(64, np.float32)})
+    >>> with ThreadPoolExecutor() as threads:
+    ...     report = quantize_checkpoint(model, out, options={"format": "int4", "group_size": 32}, executor=threads)
+    >>> [(layer["name"], layer["of"]) for layer in report["layers"]], [tensor["why"] for tensor in report["kept"]]
+    ([('up.weight', 'int4, group_size 32')], ['1-D'])
+    >>> qkernels.load(out)["up.weight"].group_size
+    32
+    """
+    start = time.perf_counter()
+    conversion = Conversion(model, out, options, plan, include, exclude, calibration)
+    count = None
+    with contextlib.ExitStack() as stack:
+        if executor is None:
+            count = available_cpus() if processes is None else processes
+            executor = stack.enter_context(executors.local_processes(count))
+        done = convert(conversion, executor, at_once=count, measure=measure, say=say)
+    return report_of(conversion, done, count, time.perf_counter() - start)
+
+
+def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line: None):
+    """Do the work of a Conversion, or what is left of it.
+
+    Parameters
+    ----------
+    conversion : Conversion
+    executor : concurrent.futures.Executor
+    at_once : int, optional
+        How many layers it is given at a time; all by default.
+    measure, say
+        As `quantize_checkpoint` takes them.
+
+    Returns
+    -------
+    dict of str to Done
+        By the names of layers.
+    """
+    fingerprint = conversion.fingerprint()
+    folder = conversion.head.parent
+    is_new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    partial = PartialFiles(conversion, fingerprint)
+    with Journal(conversion.head.with_name(conversion.head.name + ".journal"), fingerprint) as journal:
+        if journal.other:
+            say(f"{journal.path} is of another job, or its files have changed: begins anew")
+            PartialFiles(conversion, journal.other).remove()
+        done = {line["layer"]: Done(line["checksums"], line["sqnr"], line["seconds"])
+                for line in journal.lines if "layer" in line}
+        seals = [line["sealed"] for line in journal.lines if "sealed" in line]
+        if not seals or not partial.are_sealed(seals[-1]):
+            done = partial.verified(done)
+            if journal.lines:
+                say(f"{len(done)} of {len(conversion.plan.layers)} layers are done already: goes on")
+            try:
+                partial.allocate()
+            except OSError:
+                if not done:
+                    journal.remove()
+                    if is_new:
+                        folder.rmdir()
+                raise
+            _quantize(partial, done, journal, executor, at_once, measure, say)
+            seals = partial.finish(done)
+            if conversion.fingerprint() != fingerprint:
+                raise ValueError(f"{conversion.source.path}: was changed while it was quantized")
+            journal.add({"sealed": seals})
+        partial.publish()
+        journal.remove()
+    return done
+
+
+def _quantize(partial, done, journal, executor, at_once, measure, say):
+    """Quantize the layers that are not done, the largest first, and note them in done and in the journal."""
+    layers = [layer for layer in partial.layers(measure) if layer.name not in done]
+    layers.sort(key=lambda layer: -layer.source.tensor.nbytes)
+    waiting, running, finished = iter(layers), {}, queue.SimpleQueue()
+
+    def submit(count):
+        for layer in itertools.islice(waiting, count):
+            future = executor.submit(quantize_layer, layer)
+            running[future] = layer
+            future.add_done_callback(finished.put)
+
+    def results():
+        submit(at_once)
+        while running:
+            future = finished.get()
+            submit(1)
+            layer = running[future]
+            with _naming(layer.name):
+                result = future.result()
+            yield layer, result
+            del running[future]
+
+    def note(layer, result):
+        done[layer.name] = result
+        journal.add({"layer": layer.name, **result._asdict()})
+
+    total = sum(layer.source.tensor.nbytes for layer in layers)
+    try:
+        for layer, result in progress(results(), total, "quantizing", "B", lambda item: item[0].source.tensor.nbytes):
+            note(layer, result)
+    except BaseException as error:  # no other layer begins, those at work are finished
+        if isinstance(error, KeyboardInterrupt):
+            say("finishes the layers at work; Ctrl-C once more gives them up")
+        for future in running:
+            future.cancel()
+        for future, layer in running.items():
+            with contextlib.suppress(Exception):
+                note(layer, future.result())
+        raise
+
+
+@contextlib.contextmanager
+def _naming(layer):
+    """Errors name the layer."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{layer}: {error}") from error
+    except MemoryError as error:
+        raise _files.FileError(f"{layer}: there is too little memory ({error})") from error
+    except OSError as error:
+        raise _files.FileError(f"{layer}: {error}") from error
+
+
+def report_of(conversion, done, processes, seconds):
+    """See `quantize_checkpoint`; before the work, with nothing done, without what is measured."""
+    from . import __version__
+
+    layers = []
+    for file in conversion.files:
+        for name in file.layers:
+            known = done.get(name, Done({}, None, None))
+            layers.append(conversion.report_of(name, file) | {"sqnr": known.sqnr, "seconds": known.seconds})
+    kept = [{"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype, "bytes": tensor.nbytes, "why": why}
+            for name, ((_, tensor), why) in conversion.kept.items()]
+    return {"version": 1, "qkernels": __version__, "source": str(conversion.source.path), "output": str(conversion.out),
+            "isa": conversion.isa, "layout": entries.layout_id(conversion.layout), "processes": processes,
+            "seconds": seconds, "layers": layers, "kept": kept}
