@@ -106,6 +106,15 @@ def test_a_foreign_layout_keeps_wrong_values_out(tmp_path):
 
 
 @pytest.mark.any_isa
+@pytest.mark.parametrize("wrong", [{"nr": 0}, {"kr": 0}, {"kr": 3}, {"kr": 16}, {"bytes_signed": 2}, {"lanes": 0},
+                                   {"lanes": 9}])
+def test_layouts_that_cannot_be(wrong):
+    qw = packed(weight(1, 8, 64, "codebook4 by row", 32))
+    raises(ValueError, "layout", qw.repacked, LAYOUTS[1] | wrong)
+    raises(ValueError, "layout", qw.packed.size_of, 8, 64, LAYOUTS[1] | wrong)
+
+
+@pytest.mark.any_isa
 def test_rows(tmp_path):
     table = cases.floats(1, (5000, 24))
     save(tmp_path / "model", {"w": packed(weight(1, 4, 32)), "table": table, "flat": table[0], "one": np.array(3.0),
