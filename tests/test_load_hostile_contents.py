@@ -65,7 +65,7 @@ def test_packed_headers(good, tmp_path, little_memory):  # noqa: F811
                 raw = with_bytes(header, data, name, at, bytes([data[begin + at] ^ change]))
                 assert_refused(tmp_path, raw, (name, at, change), at_once=False)
         for at in range(0, size, 8):
-            for word in (0, 1, 2**31, 2**32, 2**63, 2**64 - 1, 2**64 - 64, 2**40):
+            for word in (0, 2**32, 2**63, 2**64 - 64):
                 new = struct.pack("<Q", word)
                 if data[begin + at : begin + at + 8] != new:
                     assert_refused(tmp_path, with_bytes(header, data, name, at, new), (name, at, word), at_once=False)

@@ -1,7 +1,7 @@
-"""Freezes model files as machines of two kinds write them, with the products of their entries: *.safetensors beside this.
+"""Freezes model files as machines of two kinds write them, with the products of their entries, beside this file.
 
-Run it only when the version of files changes: `python tests/golden/make_files.py`. Each file holds the same model, packed
-for other kernels; "x" and "a" are what its weights, and its packed right-hand sides, are multiplied with, and
+Run it only when the version of files changes: `python tests/golden/make_files.py`. Each file holds the same model,
+packed for other kernels; "x" and "a" are what its weights, and its packed right-hand sides, are multiplied with, and
 "product of NAME" what comes out.
 """
 
