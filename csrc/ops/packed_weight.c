@@ -144,7 +144,7 @@ QK_INLINE void move_lines(const unsigned bits, const unsigned kr, size_t lines, 
                           uint8_t *record, uint8_t *row, const int pack)
 {
     const unsigned per_byte = 8 / bits;
-    const uint64_t mask = 0x0101010101010101 * ((1u << bits) - 1);
+    const uint64_t mask = 0x0101010101010101u * ((1u << bits) - 1);
     for (size_t line = 0; line < lines; line++, record += nr * kr, row += per_byte * kr) {
         uint64_t packed = 0;
         if (!pack)
@@ -202,7 +202,7 @@ static void move_codes(const qk_packed_weight *w, size_t b, size_t j, uint8_t *r
     size_t p = 0;
     if (kind_of(w) != SIGNS) {
         const size_t lines = values * bits / 8 / run;
-        const uint64_t flips = 0x0101010101010101 * flip;
+        const uint64_t flips = 0x0101010101010101u * flip;
         uint8_t *column = record + place_in_lines(w, j, 0).byte, *codes = row + first;
         if (pack)
             move_lines_of(bits, w->kr, lines, w->nr, flips, column, codes, 1);
