@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -104,8 +105,10 @@ def quantize_layer(layer):
                 raise ValueError(f"has {len(data)} bytes{suffix}, takes {layer.tensors[suffix].nbytes}")
             checksums[suffix] = files.checksum(data)
             write_at(descriptor, data, layer.tensors[suffix].start)
-        measured = sqnr(w, weight) if layer.measure else None  # while the system may begin to write
-        os.fsync(descriptor)
+        with ThreadPoolExecutor(1) as disk:  # which has the time of the SQNR
+            synced = disk.submit(os.fsync, descriptor)
+            measured = sqnr(w, weight) if layer.measure else None
+            synced.result()
     finally:
         os.close(descriptor)
     return Done(checksums, measured, time.perf_counter() - start)
