@@ -10,6 +10,7 @@ import numpy as np
 
 from . import entries, files, sensitivity
 from .checkpoint import SourceTensor
+from .progress import quiet
 
 BLOCK = 2**17  # values whose error is measured at a time, to stay in cache
 
@@ -92,7 +93,8 @@ def quantize_layer(layer):
         path, name = layer.calibration
         statistics = files.load(path)[name]
     w = layer.source.float32()
-    weight = sensitivity.quantized(w, layer.options, statistics)
+    with quiet():  # the bar is that of all layers
+        weight = sensitivity.quantized(w, layer.options, statistics)
     _, arrays = entries.describe(weight, layer.name)
     if weight.packed.layout != layer.layout:
         arrays[""] = weight.repacked(layer.layout).memory
