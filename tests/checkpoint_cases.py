@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,10 @@ def tensors(layers=4, n=96, k=160, seed=0):
     return {name: x if x.dtype == np.int64 else x.astype(np.float32) for name, x in made.items()}
 
 
-def write(path, arrays, metadata=None, dtypes=None):
-    """A plain safetensors file; dtypes: of those tensors that are not what NumPy says."""
-    dtypes = dtypes or {}
+def write(path, arrays, metadata=None):
+    """A plain safetensors file."""
     header = safetensors_format.lay_out(
-        {name: (dtypes.get(name, safetensors_format.OF_NUMPY[x.dtype.name]), x.shape) for name, x in arrays.items()},
-        metadata or {})
+        {name: (safetensors_format.OF_NUMPY[x.dtype.name], x.shape) for name, x in arrays.items()}, metadata or {})
     Path(path).write_bytes(header.raw + b"".join(x.tobytes() for x in arrays.values()))
     return path
 
@@ -58,6 +57,14 @@ def finished(process, code=0):
     out, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     return out, errors
+
+
+def wait_for(condition):
+    """Until a function of no arguments gives true."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def files_in(folder):

@@ -215,8 +215,7 @@ def test_control_c(tmp_path, source):
     model, expected, _ = source
     process = cases.command("quantize", model, tmp_path / "out", *SLOW)
     journal = tmp_path / "out" / "model.safetensors.index.json.journal"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-        time.sleep(0.01)
+    cases.wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 3)
     process.send_signal(signal.SIGINT)
     _, errors = cases.finished(process, 130)
     assert errors.splitlines() == [
@@ -234,8 +233,7 @@ def test_control_c_twice(tmp_path, source):
     model, _, _ = source
     process = cases.command("quantize", model, tmp_path / "out", "--format", "trellis3", "--window", 16)
     journal = tmp_path / "out" / "model.safetensors.index.json.journal"
-    while not journal.exists():
-        time.sleep(0.01)
+    cases.wait_for(journal.exists)
     time.sleep(1)
     start = time.monotonic()
     for _ in range(2):
