@@ -5,7 +5,7 @@ import math
 import sys
 
 from . import _core, entries, files
-from .quantize_command import print_rows
+from .console import print_rows, printable
 from .sensitivity import label
 
 
@@ -36,11 +36,9 @@ def run(args):
         return 0
     print_rows(("name", "what", "shape", "bytes", "bits", "layout"),
                [(entry["name"], entry["what"], " x ".join(map(str, entry["shape"])), entry["bytes"], entry["bits"],
-                 entry["layout"] and f"{entry['layout']} ({entry['isa']}), "
-                 + ("used as it lies" if entry["mapped"] else "packed anew here") or "")
-                for entry in found["entries"]])
+                 _layout(entry)) for entry in found["entries"]])
     for name, text in found["metadata"].items():
-        print(f"{name}: {text}")
+        print(printable(f"{name}: {text}"))
     print(f"{len(found['entries'])} entries, {found['bytes']:,} bytes" + (", undamaged" if args.verify else ""))
     return 0
 
@@ -76,6 +74,12 @@ def contents(model):
                        "isa": description.get("isa"),
                        "mapped": own and description["layout"] == entries.layout_id(own())})
     return {"metadata": model.metadata, "bytes": model.nbytes, "entries": listed}
+
+
+def _layout(entry):
+    if entry["layout"] is None:
+        return ""
+    return f"{entry['layout']} ({entry['isa']}), " + ("used as it lies" if entry["mapped"] else "packed anew here")
 
 
 def _options(description):

@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor
 
 from . import executors, formats
 from ._files import check_writable, write_json
+from .console import print_rows, printable
 from .conversion import EXCLUDED, INCLUDED, Conversion
 from .demo_linears import DEFAULTS
 from .methods import TAKERS
@@ -100,7 +101,7 @@ def run(args):
             from .report_page import write_page
 
             write_page(args.report, report)
-        print(_summary(report))
+        print(printable(_summary(report)))
     except BrokenExecutor as error:
         _say(f"a process that worked on a layer was killed ({error}); the same command goes on")
         return 2
@@ -160,19 +161,8 @@ def _print_table(report, nbytes):
     rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
              for kept in report["kept"]]
     print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
-    print(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; {report['output']} "
-          f"would have {nbytes:,} bytes")
-
-
-def print_rows(heads, rows):
-    """A table; numbers are on the right."""
-    texts = [[f"{entry:,}" if isinstance(entry, int) else f"{entry:.3f}" if isinstance(entry, float) else str(entry)
-              for entry in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
-    is_number = [bool(rows) and isinstance(entry, (int, float)) for entry in (rows[0] if rows else heads)]
-    for row in [heads, *texts]:
-        print("  ".join(entry.rjust(width) if right else entry.ljust(width)
-                        for entry, width, right in zip(row, widths, is_number, strict=True)).rstrip())
+    print(printable(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; "
+                    f"{report['output']} would have {nbytes:,} bytes"))
 
 
 def _summary(report):
