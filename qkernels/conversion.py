@@ -200,7 +200,7 @@ class Conversion:
 
     def _add(self, specs, name, spec):
         if name in self._taken:
-            raise ValueError(f"{self.source.path}: {name} is there twice, as a tensor and as a part of a quantized weight")
+            raise ValueError(f"{self.source.path}: {name} is there twice, as a tensor and as a part of a weight")
         self._taken.add(name)
         specs[name] = spec
 

@@ -13,7 +13,7 @@ def add_arguments(parser):
     """Add the command's options to a parser."""
     parser.description = "Shows what is inside a file of qkernels.save or of python -m qkernels quantize."
     add = parser.add_argument
-    add("file", metavar="FILE", help="a safetensors file of qkernels, the index of a sharded model, or the folder of one")
+    add("file", metavar="FILE", help="a file of quantized weights, the index of several, or the folder of one")
     add("--json", action="store_true", help="as JSON")
     add("--verify", action="store_true", help="read everything and compare it with its checksums")
 
@@ -53,9 +53,9 @@ def contents(model):
     Returns
     -------
     dict
-        "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight), "shape",
-        "bytes", "bits" (for each value), and of packed forms "layout", "isa" (where it was made) and "mapped", whether
-        the selected ISA uses it as it lies; None of others.
+        "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight),
+        "shape", "bytes", "bits" (for each value), and of packed forms "layout", "isa" (where it was made) and "mapped",
+        whether the selected ISA uses it as it lies; None of others.
     """
     listed = []
     for name, description in model.descriptions.items():

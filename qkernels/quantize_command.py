@@ -25,13 +25,13 @@ def add_arguments(parser):
     """Add the command's options to a parser."""
     parser.description = (
         "Quantizes the linear layers of a safetensors checkpoint, layer by layer, and keeps all other tensors as they "
-        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the same "
-        "command goes on where it was; the space for the result is taken before the work begins.")
+        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the "
+        "same command goes on where it was; the space for the result is taken before the work begins.")
     add = parser.add_argument
     add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
     add("out", metavar="OUT", help="for one file a path that ends in .safetensors, for a sharded checkpoint a folder; "
         "while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
-    add("--dry-run", action="store_true", help="show what would become what, with sizes, and write nothing but the plan")
+    add("--dry-run", action="store_true", help="show what would become what, with sizes, and do nothing of it")
     add("--report", metavar="FILE", help="write a page about the result to FILE, HTML")
     add("--json", metavar="FILE", help="write the same as JSON to FILE")
     add("--no-sqnr", dest="measure", action="store_false",
@@ -49,14 +49,15 @@ def add_arguments(parser):
     add = group.add_argument
     add("--format", choices=formats.FORMATS, help="format of the weights (default: int4)")
     add("--group", type=_group, metavar="G", help="so many weights share a scale: a multiple of 32, or 'none' for one "
-        "scale an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for others)")
+        "scale an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for "
+        "others)")
     add("--rotate", action=argparse.BooleanOptionalAction, default=None,
         help="rotate the weights' rows at random before they are quantized (default: yes for the trellises)")
     add("--window", type=int, choices=formats.WINDOWS, metavar="L",
         help="bits of a state of a trellis, 12 to 16: more accurate and slower than the default, a table")
     add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
-    add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a file "
-        "of qkernels.save({name: InputStatistics}), names with or without .weight")
+    add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a "
+        "file of qkernels.save({name: InputStatistics}), names with or without .weight")
     add = group.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
@@ -64,10 +65,10 @@ def add_arguments(parser):
 
     group = parser.add_argument_group("where the work is done").add_mutually_exclusive_group()
     add = group.add_argument
-    add("--processes", type=_positive, metavar="N", help="so many processes of this machine, of one thread each (default: "
-        "as many as there are CPUs for this one)")
-    add("--dask", metavar="ADDRESS", help="the workers of the Dask cluster with this scheduler, which have qkernels and "
-        "see the same files under the same paths")
+    add("--processes", type=_positive, metavar="N", help="so many processes of this machine, of one thread each "
+        "(default: as many as there are CPUs for this one)")
+    add("--dask", metavar="ADDRESS", help="the workers of the Dask cluster with this scheduler, which have qkernels "
+        "and see the same files under the same paths")
 
 
 def run(args):

@@ -1,4 +1,4 @@
-"""The work on one layer of a checkpoint, in whichever process: read it, quantize it, write it to its place in a file."""
+"""The work on one layer of a checkpoint, in whichever process: read it, quantize it, write it to its place."""
 
 import math
 import os

@@ -64,8 +64,9 @@ def test_every_format_and_method(tmp_path, threads, options):
 
 
 def test_report(tmp_path, threads):
-    arrays = cases.tensors(layers=2) | {"empty.weight": np.zeros((4, 0), np.float32), "zero.weight": np.zeros((2, 32), "f4")}
-    arrays["flags.weight"] = np.ones((2, 32), bool)
+    arrays = cases.tensors(layers=2) | {
+        "empty.weight": np.zeros((4, 0), np.float32), "zero.weight": np.zeros((2, 32), np.float32),
+        "flags.weight": np.ones((2, 32), bool)}
     model, out = cases.write(tmp_path / "m.safetensors", arrays), tmp_path / "out.safetensors"
     report = quantize_checkpoint(model, out, options=cases.INT4, executor=threads, exclude=["*word*", "layers.1.*"])
     assert json.loads(json.dumps(report, allow_nan=False)) == report
@@ -100,8 +101,8 @@ def test_other_floats(tmp_path, threads, dtype):
 def test_shards(tmp_path, threads):
     """The same entries as those of one file, in files of the source's names, under its index."""
     arrays = cases.tensors(layers=5)
-    quantize_checkpoint(cases.write(tmp_path / "m.safetensors", arrays), tmp_path / "one.safetensors", options=cases.INT4,
-                        executor=threads)
+    model = cases.write(tmp_path / "m.safetensors", arrays)
+    quantize_checkpoint(model, tmp_path / "one.safetensors", options=cases.INT4, executor=threads)
     source = cases.write_shards(tmp_path / "m", arrays)
     report = quantize_checkpoint(source, tmp_path / "out", options=cases.INT4, executor=threads)
     one, several = qkernels.load(tmp_path / "one.safetensors"), qkernels.load(tmp_path / "out")

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import types
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 import qkernels
-from qkernels import demo_linears, executors, quantize_command
+from qkernels import demo_linears, executors
 from qkernels.__main__ import main
 from qkernels.calibration import InputStatistics
 from qkernels.mixed import Plan
+from qkernels.sensitivity import OPTIONS
 
 pytestmark = pytest.mark.any_isa
 
@@ -101,7 +103,7 @@ def test_options_of_every_format(folder):
     for name, scheme in demo_linears.DEFAULTS.items():
         assert quantize(folder, "--dry-run", "--format", name, "--save-plan", folder / "plan.json") == 0
         options = Plan.load(folder / "plan.json").layers["layers.0.weight"]
-        assert {option: options.get(option, quantize_command.OPTIONS[option]) for option in scheme.options} == scheme.options
+        assert {option: options.get(option, OPTIONS[option]) for option in scheme.options} == scheme.options
 
 
 REFUSED = [
@@ -194,6 +196,19 @@ def test_no_space(folder, model, out):
     line, = errors.splitlines()
     assert f"{folder / out}: File too large (" in line
     assert cases.files_in(folder) == before and not (folder / out).exists()
+
+
+def test_bounded_memory(tmp_path):
+    """Each process peaks below four float32 copies of the largest layer and 200 MB, whatever the checkpoint's size."""
+    rng = np.random.default_rng(0)
+    n, k = 4096, 4096
+    arrays = {f"layers.{i}.weight": rng.standard_normal((n, k), np.float32) for i in range(3)}
+    model = cases.write(tmp_path / "m.safetensors", arrays)
+    measured = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); " \
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    out = subprocess.run([sys.executable, "-c", measured, sys.executable, "-m", "qkernels", "quantize", model,
+                          tmp_path / "out.safetensors"], cwd=cases.ROOT, check=True, capture_output=True, text=True)
+    assert int(out.stdout.splitlines()[-1]) * 1024 < 4 * 4 * n * k + 200e6
 
 
 def test_a_killed_process(folder):

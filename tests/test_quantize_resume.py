@@ -141,7 +141,7 @@ def test_layers_that_are_done_are_kept(tmp_path, monkeypatch):
 
 
 def test_damaged_partial_and_torn_journal(tmp_path, monkeypatch):
-    """A layer whose bytes are not those of its checksum is done again; a line that was not finished counts for nothing."""
+    """A layer whose bytes are not those of its checksum is done again; a torn line counts for nothing."""
     again, lines, arrays = interrupted(tmp_path, monkeypatch, 3)
     partial, = tmp_path.glob("*.partial")
     journal = tmp_path / "out.safetensors.journal"
@@ -193,7 +193,7 @@ def test_a_bad_layer_does_not_lose_the_others(tmp_path, monkeypatch):
     model = cases.write(tmp_path / "m.safetensors", arrays)
     for count in (4, 0):
         names = quantized_layers(monkeypatch)
-        with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="^layers.2.weight: w: contains NaN or inf"):
+        with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="^layers.2.weight: w: contains NaN"):
             quantize_checkpoint(model, tmp_path / "out.safetensors", options=cases.INT4, executor=threads)
         assert len(names) <= 1 + count
 
