@@ -106,10 +106,8 @@ class Conversion:
             folder = self.out.resolve()
             self.index = folder / self.source.index.name
         self._check_out(folder)
+        self._taken = set()  # names of tensors
         self.files = [self._file(folder, shard) for shard in self.source.shards]
-        if len({name for file in self.files for name in file.header.tensors}) != sum(
-                len(file.header.tensors) for file in self.files):
-            raise ValueError(f"{model}: a tensor is named as a part of a quantized weight would be")
 
     @property
     def head(self):
@@ -122,7 +120,8 @@ class Conversion:
         inputs += [self._calibration] if self._statistics else []
         stats = [os.stat(path) for path in inputs]
         parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
-                 self.plan.layers, [file.header.raw.decode("latin1") for file in self.files], self.layout, np.__version__]
+                 self.plan.layers, [file.header.raw.decode("latin1") for file in self.files],
+                 self.layout, np.__version__]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def layer(self, name, path, file, measure):
@@ -180,7 +179,8 @@ class Conversion:
         descriptions, specs = {}, {}
         for name, tensor in header.tensors.items():
             if name in self.kept:
-                descriptions[name], specs[name] = entries.ARRAY, (tensor.dtype, tensor.shape)
+                descriptions[name] = entries.ARRAY
+                self._add(specs, name, (tensor.dtype, tensor.shape))
                 continue
             like, (n, k) = tried(self.plan.layers[name]), tensor.shape
             descriptions[name] = entries.weight_description(like, tensor.shape) | {
@@ -190,12 +190,19 @@ class Conversion:
                 parts[".levels"] = ("I8", (16,) if like.levels.ndim == 1 else (n, 16))
             if like.input_scales is not None:
                 parts[".input_scales"] = ("F32", (k,))
-            specs |= {name + suffix: spec for suffix, spec in parts.items()}
+            for suffix, spec in parts.items():
+                self._add(specs, name + suffix, spec)
         order = files.in_order(specs, set(descriptions) - set(self.kept))
         zeros = {name: "0" * files.checksum_digits(_nbytes(*specs[name])) for name in order}
         metadata = header.metadata
         made = files.seal({name: specs[name] for name in order}, metadata, descriptions, zeros)
         return OutputFile(folder / (shard if self.index else self.out.resolve().name), made, metadata, descriptions)
+
+    def _add(self, specs, name, spec):
+        if name in self._taken:
+            raise ValueError(f"{self.source.path}: {name} is there twice, as a tensor and as a part of a weight")
+        self._taken.add(name)
+        specs[name] = spec
 
 
 def _nbytes(dtype, shape):

@@ -20,6 +20,7 @@ import qkernels
 
 from . import formats
 from ._files import FileError, check_writable, write_json
+from .console import printable
 from .demo_calibration import Observed, batches_without_padding, calibrate
 from .demo_encoding import agreement, encode_in_turns
 from .demo_linears import (
@@ -109,11 +110,11 @@ def run(args: argparse.Namespace) -> int:
         sentences, source = read_sentences(args.file, args.limit)
         figures = measure(folder, sentences, schemes, args, plan)
         figures = {"model": "all-MiniLM-L6-v2", "source": source, **figures}
-        print(_printable(report(figures)))
+        print(printable(report(figures)))
         if args.json:
             write_json(args.json, figures)
     except (DemoError, FileError) as error:
-        print(_printable(f"qkernels demo: {error}"), file=sys.stderr)
+        print(printable(f"qkernels demo: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("qkernels demo: interrupted", file=sys.stderr)
@@ -332,11 +333,6 @@ def quantize(tensors: dict, config: dict, scheme: Scheme, observed: dict[str, Ob
 
 
 # Output ---------------------------------------------------------------------------------------
-
-
-def _printable(text: str) -> str:
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _count(text: str) -> int:

@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection
 
 # A thread each, that results depend on nothing but the input: the last bits of a BLAS product depend on its threads.
 ONE_THREAD = dict.fromkeys(("QKERNELS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+CONNECT_SECONDS = 10
 
 
 @contextmanager
@@ -71,14 +73,18 @@ def dask_executor(address):
         distributed is not installed.
     OSError
         There is no scheduler at this address.
+    concurrent.futures.BrokenExecutor
+        Layers were given up, because the workers that had them were killed several times.
     """
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise ImportError("--dask needs distributed: pip install 'qkernels[dask]'") from None
-    with Client(address) as client:
+    with Client(address, timeout=CONNECT_SECONDS) as client:
         executor = client.get_executor(pure=False)
         try:
             yield executor
+        except KilledWorker as error:
+            raise BrokenExecutor(" ".join(str(error).split())) from None
         finally:
             executor.shutdown(wait=False)

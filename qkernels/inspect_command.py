@@ -5,7 +5,7 @@ import math
 import sys
 
 from . import _core, entries, files
-from .quantize_command import print_rows
+from .console import print_rows, printable
 from .sensitivity import label
 
 
@@ -13,7 +13,7 @@ def add_arguments(parser):
     """Add the command's options to a parser."""
     parser.description = "Shows what is inside a file of qkernels.save or of python -m qkernels quantize."
     add = parser.add_argument
-    add("file", metavar="FILE", help="a safetensors file of qkernels, the index of a sharded model, or the folder of one")
+    add("file", metavar="FILE", help="a file of quantized weights, the index of several, or the folder of one")
     add("--json", action="store_true", help="as JSON")
     add("--verify", action="store_true", help="read everything and compare it with its checksums")
 
@@ -36,11 +36,9 @@ def run(args):
         return 0
     print_rows(("name", "what", "shape", "bytes", "bits", "layout"),
                [(entry["name"], entry["what"], " x ".join(map(str, entry["shape"])), entry["bytes"], entry["bits"],
-                 entry["layout"] and f"{entry['layout']} ({entry['isa']}), "
-                 + ("used as it lies" if entry["mapped"] else "packed anew here") or "")
-                for entry in found["entries"]])
+                 _layout(entry)) for entry in found["entries"]])
     for name, text in found["metadata"].items():
-        print(f"{name}: {text}")
+        print(printable(f"{name}: {text}"))
     print(f"{len(found['entries'])} entries, {found['bytes']:,} bytes" + (", undamaged" if args.verify else ""))
     return 0
 
@@ -55,9 +53,9 @@ def contents(model):
     Returns
     -------
     dict
-        "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight), "shape",
-        "bytes", "bits" (for each value), and of packed forms "layout", "isa" (where it was made) and "mapped", whether
-        the selected ISA uses it as it lies; None of others.
+        "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight),
+        "shape", "bytes", "bits" (for each value), and of packed forms "layout", "isa" (where it was made) and "mapped",
+        whether the selected ISA uses it as it lies; None of others.
     """
     listed = []
     for name, description in model.descriptions.items():
@@ -76,6 +74,12 @@ def contents(model):
                        "isa": description.get("isa"),
                        "mapped": own and description["layout"] == entries.layout_id(own())})
     return {"metadata": model.metadata, "bytes": model.nbytes, "entries": listed}
+
+
+def _layout(entry):
+    if entry["layout"] is None:
+        return ""
+    return f"{entry['layout']} ({entry['isa']}), " + ("used as it lies" if entry["mapped"] else "packed anew here")
 
 
 def _options(description):

@@ -37,6 +37,13 @@ class Journal:
     def __init__(self, path, fingerprint):
         self.path = Path(path)
         self._descriptor = _locked(self.path)
+        try:
+            self._begin(fingerprint)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def _begin(self, fingerprint):
         lines, size = _complete_lines(self._descriptor)
         self.other = None
         if not lines or lines[0] != {"job": fingerprint}:

@@ -1,4 +1,4 @@
-"""The files of a quantized checkpoint while they are made: at their full size, filled in any order, renamed in the end."""
+"""The files of a quantized checkpoint while they are made: of full size, filled in any order, renamed in the end."""
 
 import contextlib
 import errno
@@ -72,7 +72,8 @@ class PartialFiles:
         """Write all that is not of layers. Returns the checksum of each header."""
         seals = []
         for file in self.conversion.files:
-            checksums = {name + suffix: digits for name in file.layers for suffix, digits in done[name].checksums.items()}
+            checksums = {name + suffix: digits for name in file.layers
+                         for suffix, digits in done[name].checksums.items()}
             descriptor = os.open(self._names[file.path], os.O_WRONLY)
             try:
                 for name in file.kept:

@@ -1,5 +1,20 @@
 """The progress bar of long calls."""
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet():
+    """A context whose calls show no bars, because the one around them does."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
 
 def progress(items, total, desc, unit, size=lambda item: 1):
     """The items, with a bar on a terminal once they have taken two seconds (and if tqdm is there).
@@ -28,6 +43,8 @@ def progress(items, total, desc, unit, size=lambda item: 1):
     try:
         from tqdm import tqdm
     except ImportError:
+        tqdm = None
+    if tqdm is None or _QUIET.get():
         yield from items
         return
     with tqdm(total=total, desc=desc, unit=unit, unit_scale=unit == "B", delay=2, leave=False, disable=None) as bar:

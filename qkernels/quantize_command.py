@@ -8,6 +8,7 @@ from concurrent.futures import BrokenExecutor
 
 from . import executors, formats
 from ._files import check_writable, write_json
+from .console import print_rows, printable
 from .conversion import EXCLUDED, INCLUDED, Conversion
 from .demo_linears import DEFAULTS
 from .methods import TAKERS
@@ -24,13 +25,13 @@ def add_arguments(parser):
     """Add the command's options to a parser."""
     parser.description = (
         "Quantizes the linear layers of a safetensors checkpoint, layer by layer, and keeps all other tensors as they "
-        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the same "
-        "command goes on where it was; the space for the result is taken before the work begins.")
+        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the "
+        "same command goes on where it was; the space for the result is taken before the work begins.")
     add = parser.add_argument
     add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
     add("out", metavar="OUT", help="for one file a path that ends in .safetensors, for a sharded checkpoint a folder; "
         "while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
-    add("--dry-run", action="store_true", help="show what would become what, with sizes, and write nothing but the plan")
+    add("--dry-run", action="store_true", help="show what would become what, with sizes, and do nothing of it")
     add("--report", metavar="FILE", help="write a page about the result to FILE, HTML")
     add("--json", metavar="FILE", help="write the same as JSON to FILE")
     add("--no-sqnr", dest="measure", action="store_false",
@@ -48,14 +49,15 @@ def add_arguments(parser):
     add = group.add_argument
     add("--format", choices=formats.FORMATS, help="format of the weights (default: int4)")
     add("--group", type=_group, metavar="G", help="so many weights share a scale: a multiple of 32, or 'none' for one "
-        "scale an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for others)")
+        "scale an output channel (default: none for int8 and the trellises, 64 for nf4, codebook4 and log4, 32 for "
+        "others)")
     add("--rotate", action=argparse.BooleanOptionalAction, default=None,
         help="rotate the weights' rows at random before they are quantized (default: yes for the trellises)")
     add("--window", type=int, choices=formats.WINDOWS, metavar="L",
         help="bits of a state of a trellis, 12 to 16: more accurate and slower than the default, a table")
     add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
-    add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a file "
-        "of qkernels.save({name: InputStatistics}), names with or without .weight")
+    add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a "
+        "file of qkernels.save({name: InputStatistics}), names with or without .weight")
     add = group.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
@@ -63,10 +65,10 @@ def add_arguments(parser):
 
     group = parser.add_argument_group("where the work is done").add_mutually_exclusive_group()
     add = group.add_argument
-    add("--processes", type=_positive, metavar="N", help="so many processes of this machine, of one thread each (default: "
-        "as many as there are CPUs for this one)")
-    add("--dask", metavar="ADDRESS", help="the workers of the Dask cluster with this scheduler, which have qkernels and "
-        "see the same files under the same paths")
+    add("--processes", type=_positive, metavar="N", help="so many processes of this machine, of one thread each "
+        "(default: as many as there are CPUs for this one)")
+    add("--dask", metavar="ADDRESS", help="the workers of the Dask cluster with this scheduler, which have qkernels "
+        "and see the same files under the same paths")
 
 
 def run(args):
@@ -100,7 +102,7 @@ def run(args):
             from .report_page import write_page
 
             write_page(args.report, report)
-        print(_summary(report))
+        print(printable(_summary(report)))
     except BrokenExecutor as error:
         _say(f"a process that worked on a layer was killed ({error}); the same command goes on")
         return 2
@@ -160,19 +162,8 @@ def _print_table(report, nbytes):
     rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
              for kept in report["kept"]]
     print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
-    print(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; {report['output']} "
-          f"would have {nbytes:,} bytes")
-
-
-def print_rows(heads, rows):
-    """A table; numbers are on the right."""
-    texts = [[f"{entry:,}" if isinstance(entry, int) else f"{entry:.3f}" if isinstance(entry, float) else str(entry)
-              for entry in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
-    is_number = [bool(rows) and isinstance(entry, (int, float)) for entry in (rows[0] if rows else heads)]
-    for row in [heads, *texts]:
-        print("  ".join(entry.rjust(width) if right else entry.ljust(width)
-                        for entry, width, right in zip(row, widths, is_number, strict=True)).rstrip())
+    print(printable(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; "
+                    f"{report['output']} would have {nbytes:,} bytes"))
 
 
 def _summary(report):

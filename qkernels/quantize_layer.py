@@ -1,14 +1,16 @@
-"""The work on one layer of a checkpoint, in whichever process: read it, quantize it, write it to its place in a file."""
+"""The work on one layer of a checkpoint, in whichever process: read it, quantize it, write it to its place."""
 
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from . import entries, files, sensitivity
 from .checkpoint import SourceTensor
+from .progress import quiet
 
 BLOCK = 2**16  # values whose error is measured at a time, to stay in cache
 
@@ -91,7 +93,8 @@ def quantize_layer(layer):
         path, name = layer.calibration
         statistics = files.load(path)[name]
     w = layer.source.float32()
-    weight = sensitivity.quantized(w, layer.options, statistics)
+    with quiet():  # the bar is that of all layers
+        weight = sensitivity.quantized(w, layer.options, statistics)
     _, arrays = entries.describe(weight, layer.name)
     if weight.packed.layout != layer.layout:
         arrays[""] = weight.repacked(layer.layout).memory
@@ -104,8 +107,10 @@ def quantize_layer(layer):
                 raise ValueError(f"has {len(data)} bytes{suffix}, takes {layer.tensors[suffix].nbytes}")
             checksums[suffix] = files.checksum(data)
             write_at(descriptor, data, layer.tensors[suffix].start)
-        measured = sqnr(w, weight) if layer.measure else None  # while the system may begin to write
-        os.fsync(descriptor)
+        with ThreadPoolExecutor(1) as disk:  # which has the time of the SQNR
+            synced = disk.submit(os.fsync, descriptor)
+            measured = sqnr(w, weight) if layer.measure else None
+            synced.result()
     finally:
         os.close(descriptor)
     return Done(checksums, measured, time.perf_counter() - start)

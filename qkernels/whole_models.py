@@ -173,8 +173,8 @@ def _quantize(partial, done, journal, executor, at_once, measure, say):
             del running[future]
 
     def note(layer, result):
-        done[layer.name] = result
         journal.add({"layer": layer.name, **result._asdict()})
+        done[layer.name] = result
 
     total = sum(layer.source.tensor.nbytes for layer in layers)
     try:
@@ -186,8 +186,9 @@ def _quantize(partial, done, journal, executor, at_once, measure, say):
         for future in running:
             future.cancel()
         for future, layer in running.items():
-            with contextlib.suppress(Exception):
-                note(layer, future.result())
+            if layer.name not in done:
+                with contextlib.suppress(Exception):
+                    note(layer, future.result())
         raise
 
 

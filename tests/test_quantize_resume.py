@@ -1,0 +1,244 @@
+"""python -m qkernels quantize, interrupted: the same command goes on and ends with the same bytes."""
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import checkpoint_cases as cases
+import numpy as np
+import pytest
+
+from qkernels import quantize_layer, whole_models
+from qkernels.journal import Busy
+from qkernels.whole_models import quantize_checkpoint
+
+pytestmark = pytest.mark.any_isa
+KILLS = int(os.environ.get("QKERNELS_TEST_KILLS", 3))
+
+
+SLOW = ("--format", "int4", "--method", "hqq", "--processes", 2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A sharded checkpoint, the files that come of it, and how long that takes."""
+    folder = tmp_path_factory.mktemp("source")
+    model = cases.write_shards(folder / "m", cases.tensors(layers=12, n=96, k=1200))
+    start = time.monotonic()
+    cases.finished(cases.command("quantize", model, folder / "out", *SLOW))
+    return model, cases.files_in(folder / "out"), time.monotonic() - start
+
+
+class Stopped(BaseException):
+    """As a SIGKILL: nothing is done after it."""
+
+
+def test_killed_at_random_moments(tmp_path, source):
+    """The moments are others in each run."""
+    model, expected, seconds = source
+    kills = 0
+    while kills < KILLS:
+        process = cases.command("quantize", model, tmp_path / "out", *SLOW)
+        try:
+            process.wait(random.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()  # its own processes have to notice
+            kills += 1
+        else:  # it was faster
+            assert cases.files_in(tmp_path / "out") == expected
+            shutil.rmtree(tmp_path / "out")
+        process.communicate()
+    cases.finished(cases.command("quantize", model, tmp_path / "out", *SLOW))
+    assert cases.files_in(tmp_path / "out") == expected
+
+
+def stop_at(monkeypatch, owner, name, calls):
+    """Have a function raise Stopped instead of the so-manieth call. Returns whether it did."""
+    original, seen = getattr(owner, name), []
+
+    def counted(*arguments, **others):
+        seen.append(name)
+        if len(seen) == calls:
+            raise Stopped
+        return original(*arguments, **others)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace", "unlink"])
+def test_stopped_at_every_step(tmp_path, monkeypatch, name):
+    """Before each call that makes something last: of data, of the journal, of headers, of names."""
+    model = cases.write_shards(tmp_path / "m", cases.tensors(layers=3))
+    with ThreadPoolExecutor(1) as threads:
+        quantize_checkpoint(model, tmp_path / "expected", options=cases.INT4, executor=threads)
+        expected = cases.files_in(tmp_path / "expected")
+        incomplete = 0
+        for step in range(1, 40):
+            out = tmp_path / f"out{step}"
+            with monkeypatch.context() as patch:
+                stop_at(patch, os, name, step)
+                try:
+                    quantize_checkpoint(model, out, options=cases.INT4, executor=threads)
+                    break
+                except Stopped:
+                    pass
+            incomplete += cases.files_in(out) != expected
+            quantize_checkpoint(model, out, options=cases.INT4, executor=threads)
+            assert cases.files_in(out) == expected, step
+    assert cases.files_in(out) == expected
+    assert incomplete >= {"fsync": 10, "replace": 4, "unlink": 1}[name]
+
+
+def interrupted(tmp_path, monkeypatch, layers, **others):
+    """A job that was stopped after so many layers; returns how to go on with it."""
+    arrays = cases.tensors(layers=5)
+    model = cases.write(tmp_path / "m.safetensors", arrays)
+    lines = []
+
+    def again(model=model, options=cases.INT4, executor=None):
+        with ThreadPoolExecutor(1) as threads:
+            return quantize_checkpoint(model, tmp_path / "out.safetensors", options=options, say=lines.append,
+                                       executor=executor or threads)
+
+    done = []
+
+    def counted(layer):
+        if len(done) == layers:
+            raise Stopped
+        done.append(layer.name)
+        return quantize_layer.quantize_layer(layer)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(whole_models, "quantize_layer", counted)
+        again()
+    return again, lines, arrays
+
+
+def quantized_layers(monkeypatch):
+    names = []
+
+    def noted(layer):
+        names.append(layer.name)
+        return quantize_layer.quantize_layer(layer)
+
+    monkeypatch.setattr(whole_models, "quantize_layer", noted)
+    return names
+
+
+def test_layers_that_are_done_are_kept(tmp_path, monkeypatch):
+    again, lines, arrays = interrupted(tmp_path, monkeypatch, 3)
+    names = quantized_layers(monkeypatch)
+    report = again()
+    assert lines == ["3 of 5 layers are done already: goes on"] and len(names) == 2
+    assert len(report["layers"]) == 5 and all(layer["seconds"] and layer["sqnr"] for layer in report["layers"])
+    cases.assert_quantized(tmp_path / "out.safetensors", arrays, {f"layers.{i}.weight": cases.INT4 for i in range(5)})
+
+
+def test_damaged_partial_and_torn_journal(tmp_path, monkeypatch):
+    """A layer whose bytes are not those of its checksum is done again; a torn line counts for nothing."""
+    again, lines, arrays = interrupted(tmp_path, monkeypatch, 3)
+    partial, = tmp_path.glob("*.partial")
+    journal = tmp_path / "out.safetensors.journal"
+    first = json.loads(journal.read_text().splitlines()[1])["layer"]
+    with open(partial, "r+b") as file:
+        file.write(bytes(partial.stat().st_size))
+    text = journal.read_text()
+    journal.write_text(text + text.splitlines()[1][:20])
+    names = quantized_layers(monkeypatch)
+    again()
+    assert lines == ["0 of 5 layers are done already: goes on"] and first in names and len(names) == 5
+    cases.assert_quantized(tmp_path / "out.safetensors", arrays, {f"layers.{i}.weight": cases.INT4 for i in range(5)})
+
+
+@pytest.mark.parametrize("change", ["options", "source", "journal"])
+def test_another_job_begins_anew(tmp_path, monkeypatch, change):
+    again, lines, arrays = interrupted(tmp_path, monkeypatch, 3)
+    options = cases.INT4
+    if change == "options":
+        options = {"format": "int8"}
+    elif change == "source":
+        arrays["layers.0.weight"] += np.float32(1)
+        cases.write(tmp_path / "m.safetensors", arrays)
+    else:
+        (tmp_path / "out.safetensors.journal").write_bytes(b"\xff\0 no journal\n")
+    again(options=options)
+    assert len(lines) == (change != "journal") and all("begins anew" in line for line in lines)
+    cases.assert_quantized(tmp_path / "out.safetensors", arrays, {f"layers.{i}.weight": options for i in range(5)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "out.safetensors"]
+
+
+def test_a_source_that_changes_in_the_meantime(tmp_path, monkeypatch):
+    arrays = cases.tensors()
+    model = cases.write(tmp_path / "m.safetensors", arrays)
+
+    def changing(layer):
+        os.utime(model, ns=(1, 1))
+        return quantize_layer.quantize_layer(layer)
+
+    monkeypatch.setattr(whole_models, "quantize_layer", changing)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="m.safetensors: was changed"):
+        quantize_checkpoint(model, tmp_path / "out.safetensors", options=cases.INT4, executor=threads)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_bad_layer_does_not_lose_the_others(tmp_path, monkeypatch):
+    arrays = cases.tensors(layers=5)
+    arrays["layers.2.weight"][3, 5] = np.inf
+    model = cases.write(tmp_path / "m.safetensors", arrays)
+    for count in (4, 0):
+        names = quantized_layers(monkeypatch)
+        with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="^layers.2.weight: w: contains NaN"):
+            quantize_checkpoint(model, tmp_path / "out.safetensors", options=cases.INT4, executor=threads)
+        assert len(names) <= 1 + count
+
+
+def test_two_at_the_same_time(tmp_path):
+    model = cases.write(tmp_path / "m.safetensors", cases.tensors())
+    out = tmp_path / "out.safetensors"
+    with open(tmp_path / "out.safetensors.journal", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as threads, pytest.raises(Busy, match="another process is at work"):
+            quantize_checkpoint(model, out, options=cases.INT4, executor=threads)
+        _, errors = cases.finished(cases.command("quantize", model, out), 2)
+        assert errors == f"qkernels quantize: {out}.journal: another process is at work on the same output\n"
+    cases.finished(cases.command("quantize", model, out))
+
+
+def test_control_c(tmp_path, source):
+    """The layers at work are finished, no others begin."""
+    model, expected, _ = source
+    process = cases.command("quantize", model, tmp_path / "out", *SLOW)
+    journal = tmp_path / "out" / "model.safetensors.index.json.journal"
+    cases.wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 3)
+    process.send_signal(signal.SIGINT)
+    _, errors = cases.finished(process, 130)
+    assert errors.splitlines() == [
+        "qkernels quantize: finishes the layers at work; Ctrl-C once more gives them up",
+        "qkernels quantize: interrupted; the same command goes on"]
+    done = {json.loads(line).get("layer") for line in journal.read_text().splitlines()} - {None}
+    assert 2 <= len(done) < 12
+    _, errors = cases.finished(cases.command("quantize", model, tmp_path / "out", *SLOW))
+    assert f"{len(done)} of 12 layers are done already" in errors
+    assert cases.files_in(tmp_path / "out") == expected
+
+
+def test_control_c_twice(tmp_path, source):
+    """All ends at once."""
+    model, _, _ = source
+    process = cases.command("quantize", model, tmp_path / "out", "--format", "trellis3", "--window", 16)
+    journal = tmp_path / "out" / "model.safetensors.index.json.journal"
+    cases.wait_for(journal.exists)
+    time.sleep(1)
+    start = time.monotonic()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, errors = cases.finished(process, 130)
+    assert errors.splitlines()[-1] == "qkernels quantize: interrupted; the same command goes on"
+    assert time.monotonic() - start < 5
