@@ -17,6 +17,16 @@ cdef qk_weight shape_of(size_t n, size_t k, group_size, qk_codes coding, int win
     return weight
 
 
+cdef size_t packed_size(qk_weight weight, qk_weight_layout layout, str name) except? 0:
+    """The bytes of a weight in some layout; name: of the argument that makes it too large."""
+    cdef size_t size = 0
+    cdef qk_status status = qk_packed_weight_size(&weight, layout, &size)
+    if status == QK_FOREIGN_LAYOUT:
+        raise ValueError(f"layout: got {layout}, which panels of this weight cannot have")
+    check(status, name)
+    return size
+
+
 cdef const uint8_t *any_bytes = b""  # for arrays that only count as there
 
 
@@ -56,7 +66,6 @@ cdef class PackedWeight:
         cdef qk_weight weight
         cdef qk_weight_layout own = qk_own_weight_layout() if layout is None else layout
         cdef qk_status status
-        cdef size_t size = 0
         weight = shape_of(codes.shape[0], codes.shape[1] if k is None else k, group_size, coding, window,
                           cnp.PyArray_ITEMSIZE(scales), levels is not None and levels.ndim == 2)
         self.describe(weight, own, codes.shape[1], levels, zero_points is not None)
@@ -64,8 +73,7 @@ cdef class PackedWeight:
         weight.levels = <const int8_t *>data(levels)
         weight.scales = data(scales)
         weight.zero_points = <const uint8_t *>data(zero_points)
-        check(qk_packed_weight_size(&weight, own, &size), "codes")
-        self.memory = aligned_memory(size)
+        self.memory = aligned_memory(packed_size(weight, own, "codes"))
         with nogil:
             status = qk_pack_weight(&weight, own, data(self.memory))
         check(status, "codes", "zero_points", "scales")
@@ -99,11 +107,9 @@ cdef class PackedWeight:
     def size_of(self, size_t n, size_t k, layout):
         """The bytes of a weight like this one of another shape, in some layout."""
         cdef qk_weight weight = self.weight
-        cdef size_t size = 0
         weight.n, weight.k = n, k
         weight.zero_points = any_bytes if self.has_zero_points else NULL
-        check(qk_packed_weight_size(&weight, layout, &size), "shape")
-        return size
+        return packed_size(weight, layout, "shape")
 
     @property
     def scale_dtype(self):

@@ -25,6 +25,7 @@ from .demo_calibration import Observed, batches_without_padding, calibrate
 from .demo_encoding import agreement, encode_in_turns
 from .demo_linears import (
     CANDIDATES, COMPARED, DEFAULTS, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme)
+from .demo_model import encoder_of, open_model, scheme_of, tensors_of
 from .demo_plan import Planner
 from .demo_report import report
 from .demo_sentences import DemoError, calibration_sentences, read_sentences
@@ -86,6 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budget-bits", type=float, metavar="B",
         help="choose each layer's format so that the error is least with B bits a weight on average")
     add("--save-plan", metavar="FILE", help="write the plan of --budget-bits to FILE, JSON to read and edit")
+    add("--model", metavar="FILE",
+        help="take the quantized model from FILE, of --save-model or of 'python -m qkernels quantize'")
+    add("--save-model", metavar="FILE", help="write the quantized model to FILE, from which it is used at once")
+    add("--save-calibration", metavar="FILE",
+        help="write what calibration saw to FILE, for 'python -m qkernels quantize --calibration'")
     add = weights.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None,
         help="no zero points: smaller (default but for int4 and int2)")
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         schemes = choose_schemes(args)
         plan = None if args.plan is None else read_plan(args.plan)
         folder = find_model()
-        for path in filter(None, (args.json, args.save_plan)):
+        for path in filter(None, (args.json, args.save_plan, args.save_model, args.save_calibration)):
             check_writable(path)
         sentences, source = read_sentences(args.file, args.limit)
         figures = measure(folder, sentences, schemes, args, plan)
@@ -124,10 +130,14 @@ def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
     """The ways of quantizing that the arguments ask for."""
     if args.save_plan is not None and args.budget_bits is None:
         raise DemoError("--save-plan goes with --budget-bits")
+    if args.model is not None:
+        leave_out(args, (*OF_ONE_WEIGHT, "plan", "budget_bits", "save_model"), "--model decides about the weights")
     if args.compare:
-        leave_out(args, (*OF_ONE_WEIGHT, "activations", "plan", "budget_bits", "query"),
+        leave_out(args, (*OF_ONE_WEIGHT, "activations", "plan", "budget_bits", "model", "save_model", "query"),
                   "--compare runs a fixed set of weights")
         return list(COMPARED)
+    if args.model is not None:
+        return [Scheme(MIXED, None, True, args.activations or "int8", plan=args.model)]
     if args.plan is not None or args.budget_bits is not None:
         least = min(formats.find(candidate["format"]).bits for candidate in CANDIDATES)
         if args.budget_bits is not None and not args.budget_bits > least:
@@ -137,7 +147,7 @@ def choose_schemes(args: argparse.Namespace) -> list[Scheme]:
                   f"--{_dashed(option)} decides about the weights")
         return [Scheme(MIXED, None, True, args.activations or "int8", plan=getattr(args, option))]
     if args.static:
-        leave_out(args, ("group", "rotate", "window", "activations", "method"),
+        leave_out(args, ("group", "rotate", "window", "activations", "method", "save_model"),
                   "--static is int8 with uint8 activations")
         if args.weights not in (None, "int8") or args.symmetric is False:
             raise DemoError("--static goes with symmetric int8 weights")
@@ -219,7 +229,8 @@ def measure(
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
-    is_calibrated = any(scheme.is_calibrated for scheme in schemes)
+    is_calibrated = args.save_calibration is not None or (
+        args.model is None and any(scheme.is_calibrated for scheme in schemes))
     others = calibration_sentences(sentences, args.calibrate) if is_calibrated else []
     try:
         tensors, config = load_model(folder)
@@ -239,12 +250,18 @@ def measure(
         observed = {}
         if is_calibrated:
             observed = calibrate(tensors, config, batches_without_padding(calibration_ids, args.batch_size))
+            if args.save_calibration:
+                statistics = {f"{name}.weight": seen.statistics for name, seen in observed.items()}
+                qkernels.save(args.save_calibration, statistics)
         calibration_seconds = time.perf_counter() - start
         planner = Planner(tensors, config, observed, calibration_ids)
         quantized = []
         for scheme in tqdm(schemes, desc="quantizing", unit="way", leave=False, disable=None):
             start = time.perf_counter()
-            if scheme.weights != MIXED:
+            if args.model is not None:
+                encoder = encoder_of(open_model(args.model, tensors), config, scheme.activations)
+                schemes = [scheme_of(encoder, scheme.activations, args.model)]
+            elif scheme.weights != MIXED:
                 encoder = quantize(tensors, config, scheme, observed)
             else:
                 made = plan or planner.plan(scheme.plan)
@@ -252,6 +269,8 @@ def measure(
                 if args.save_plan:
                     made.save(args.save_plan)
             quantized.append((encoder, time.perf_counter() - start))
+            if args.save_model:
+                qkernels.save(args.save_model, tensors_of(encoder))
         encoders = [Encoder(tensors, config, Float32Linear), *(encoder for encoder, _ in quantized)]
         rounds = len(batches) * args.repeat
         with tqdm(total=rounds, desc="encoding", unit="batch", leave=False, disable=None) as bar:
@@ -278,6 +297,8 @@ def measure(
         "linear_layers": len(encoders[0].linears),
         "float32": costs[0],
     }
+    if args.model is not None:
+        figures["file"] = args.model
     if is_calibrated:
         figures["calibration"] = {"sentences": len(others), "seconds": calibration_seconds}
     for cost, (_, seconds) in zip(costs[1:], quantized, strict=True):

@@ -41,12 +41,14 @@ class Int8Linear:
     at the same cost the embeddings' error is less than half that of `qkernels.linear`.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray):
-        self.scales = qkernels.choose_qparams(weight, "int8", axis=0).scale
-        weight_q = qkernels.quantize(weight, self.scales, axis=0)
-        self.packed = qkernels.pack_b(weight_q, transpose=True)
-        self.bias = bias
-        self.nbytes = self.packed.nbytes + self.scales.nbytes
+    def __init__(self, packed: qkernels.PackedB, scales: np.ndarray, bias: np.ndarray):
+        self.packed, self.scales, self.bias = packed, scales, bias
+        self.nbytes = packed.nbytes + scales.nbytes
+
+    @classmethod
+    def quantized(cls, weight: np.ndarray, bias: np.ndarray) -> Int8Linear:
+        scales = qkernels.choose_qparams(weight, "int8", axis=0).scale
+        return cls(qkernels.pack_b(qkernels.quantize(weight, scales, axis=0), transpose=True), scales, bias)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         x_q, row_scales, zero_points = qkernels.dynamic_quantize(x, axis=0, dtype="uint8")
@@ -105,7 +107,7 @@ class Scheme(NamedTuple):
         if self.static:
             return smoothed_linear(weight, bias, observed)
         if self == DYNAMIC_INT8:
-            return Int8Linear(weight, bias)
+            return Int8Linear.quantized(weight, bias)
         statistics = None if observed is None else observed.statistics
         return LowBitLinear(qkernels.quantize_weight(weight, **self.options, calibration=statistics), bias,
                             self.activations)

@@ -31,8 +31,9 @@ def _side_by_side(figures: dict) -> list[str]:
         return f"{label:<34}{a:>10.2f} {unit}{b:>10.2f} {unit}{ratio}"
 
     lines = [
-        f"weights: {scheme}, {quantized['bits_per_weight']:.2f} bits each, quantized in "
-        f"{quantized['quantization_seconds']:.1f} s; activations: {_activations(scheme)}",
+        f"weights: {scheme}, {quantized['bits_per_weight']:.2f} bits each, "
+        + (f"from {figures['file']}" if "file" in figures else "quantized")
+        + f" in {quantized['quantization_seconds']:.1f} s; activations: {_activations(scheme)}",
         "",
         f"{'':<34}{'float32':>13}{scheme.weights:>13}",
         f"{'':<34}{'NumPy':>13}{'qkernels':>13}",

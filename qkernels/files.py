@@ -28,6 +28,8 @@ KEY, SEAL = "qkernels", "qkernels_checksum"
 OPEN_SEAL = f'"{SEAL}":"00000000"'.encode()
 PIECE = 2**16  # bytes that a checksum is of
 DIGITS = 8
+FIRST = 2**24  # bytes of a file that the system is asked to read at once: packed forms, which are needed first
+PREFETCH = getattr(mmap, "MADV_WILLNEED", None)
 LONGEST_MESSAGE = 1000
 
 
@@ -55,8 +57,8 @@ def save(path, model, *, metadata=None):
 
     Notes
     -----
-    Weights are stored in the layout that they are packed in, the selected ISA's as a rule. A file serves on any machine:
-    where another layout is needed, `load` packs anew.
+    Weights are stored in the layout that they are packed in, the selected ISA's as a rule. A file serves on any
+    machine: where another layout is needed, `load` packs anew.
 
     Examples
     --------
@@ -169,6 +171,13 @@ class QuantizedModel(Mapping):
             self._made.setdefault(name, made)  # another thread may have been faster: all get the same
         return self._made[name]
 
+    def shape(self, name):
+        """The shape of an entry, which is not made for that; of statistics rows and values in each."""
+        description = self.descriptions[name]
+        if description["kind"] == "statistics":
+            return description["rows"], description["k"]
+        return tuple(description["shape"]) if "shape" in description else self._files[name].header.tensors[name].shape
+
     def parts(self, name):
         """Where the tensors of an entry lie in its file, by what is added to its name.
 
@@ -223,16 +232,9 @@ class QuantizedModel(Mapping):
         index = arguments.parameter(index, "index")
         if index.dtype.kind not in "iu":
             raise TypeError(f"index: got dtype {index.dtype}, takes integers")
-        file = self._files[name]
-        array = file.array(name)
         if index.dtype == np.uint64 and index.max(initial=0) >= 2**63:  # NumPy would take it for a negative one
-            raise IndexError(f"index: got {index.max()}, takes numbers of rows of {array.shape}")
-        index = index.astype(np.int64)
-        rows = array[index]
-        if self.verify:
-            used = np.unique(index % max(len(array), 1))
-            file.verify_rows(name, used, rows.dtype.itemsize * math.prod(array.shape[1:]))
-        return rows
+            raise IndexError(f"index: got {index.max()}, takes numbers of rows of {self.shape(name)}")
+        return self._files[name].rows(name, index.astype(np.int64), self.verify)
 
     def __iter__(self):
         return iter(self.descriptions)
@@ -260,10 +262,12 @@ class MappedFile:
         self.path = Path(path)
         try:
             with open(path, "rb") as file:
+                if file.seek(0, 2):  # nothing cannot be mapped
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self.nbytes = len(self._map)
+                    self._prefetch(0, FIRST)
                 self.header = safetensors_format.read_header(file)
-                self.entries, self._checksums = own_entries(self.header)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self.nbytes = len(self._map)
+            self.entries, self._checksums = own_entries(self.header)
             if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
                 raise ValueError("changed while it was opened")
         except (ValueError, RecursionError) as error:
@@ -297,12 +301,31 @@ class MappedFile:
         for name, pieces in self._unverified.items():
             self._verify(name, sorted(pieces))
 
-    def verify_rows(self, name, rows, row_bytes):
-        """Compare the pieces that hold these rows of a tensor with their checksums."""
-        pieces = set()
-        for first in (rows.astype(object) * row_bytes if row_bytes else ()):
-            pieces.update(range(first // PIECE, (first + row_bytes - 1) // PIECE + 1))
-        self._verify(name, pieces & self._unverified[name])
+    def rows(self, name, index, verify):
+        """Rows of a tensor, after a check of the pieces that hold them."""
+        array = self.array(name)
+        if array.ndim == 0:
+            raise IndexError(f"name: {name} is a scalar, it has no rows")
+        used = np.unique(index)
+        if used.size and not -len(array) <= used[0] <= used[-1] < len(array):
+            raise IndexError(f"index: got {used[0]} to {used[-1]}, takes numbers of {len(array)} rows")
+        if self._unverified[name]:
+            row_bytes, start = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start
+            pieces = set()
+            for first in (row_bytes * (used % max(len(array), 1))).tolist():
+                pieces.update(range(first // PIECE, -(-(first + row_bytes) // PIECE)))
+            pieces &= self._unverified[name]
+            for piece in pieces:  # all are asked for before one is waited for
+                self._prefetch(start + piece * PIECE, PIECE)
+            if verify:
+                self._verify(name, pieces)
+        return array[index]
+
+    def _prefetch(self, start, nbytes):
+        """Have the system begin to read some bytes, while this process goes on."""
+        if PREFETCH is not None:
+            start, end = start - start % mmap.ALLOCATIONGRANULARITY, min(start + nbytes, self.nbytes)
+            self._map.madvise(PREFETCH, start, end - start)
 
     def _verify(self, name, pieces):
         tensor, digits = self.header.tensors[name], self._checksums[name]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import QuantizedModel
+
 LINEARS = (
     "attention.self.query",
     "attention.self.key",
@@ -100,7 +102,7 @@ class Encoder:
 
     Parameters
     ----------
-    tensors : dict of str to float32 ndarray
+    tensors : dict of str to float32 ndarray, or QuantizedModel
         The weights under their Hugging Face names.
     config : dict
         The model's ``config.json``.
@@ -116,7 +118,7 @@ class Encoder:
 
     def __init__(
         self,
-        tensors: dict[str, np.ndarray],
+        tensors: dict[str, np.ndarray] | QuantizedModel,
         config: dict,
         make_linear: Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]],
     ):
@@ -169,11 +171,15 @@ class Encoder:
         return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
     def _embed(self, ids: np.ndarray) -> np.ndarray:
-        tensors = self.tensors
-        x = tensors["embeddings.word_embeddings.weight"][ids]
-        x += tensors["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        x += tensors["embeddings.token_type_embeddings.weight"][0]
+        x = self._rows("embeddings.word_embeddings.weight", ids)
+        x += self._rows("embeddings.position_embeddings.weight", np.arange(ids.shape[1]))
+        x += self._rows("embeddings.token_type_embeddings.weight", np.zeros(1, np.intp))
         return self._norm("embeddings.LayerNorm", x.reshape(ids.size, -1))
+
+    def _rows(self, name: str, index: np.ndarray) -> np.ndarray:
+        """A copy of rows of a tensor; of a file nothing else is read."""
+        tensors = self.tensors
+        return tensors.rows(name, index) if isinstance(tensors, QuantizedModel) else tensors[name][index]
 
     def _attention(self, layer: str, x: np.ndarray, score_bias: np.ndarray) -> np.ndarray:
         batch, length = score_bias.shape[0], score_bias.shape[-1]

@@ -12,7 +12,7 @@ from . import entries, files, sensitivity
 from .checkpoint import SourceTensor
 from .progress import quiet
 
-BLOCK = 2**17  # values whose error is measured at a time, to stay in cache
+BLOCK = 2**16  # values whose error is measured at a time, to stay in cache
 
 
 class Layer(NamedTuple):
@@ -130,15 +130,21 @@ def sqnr(w, weight):
     """
     rows_of = weight.dequantizer()
     step = max(BLOCK // max(w.shape[1], 1), 1)
+    buffer = np.empty((step, w.shape[1]), np.float32)  # new memory for each block would take longer than all else
     signal = noise = 0.0
     for start in range(0, len(w), step):
-        rows = slice(start, start + step)
-        signal += _energy(w[rows])
-        noise += _energy(w[rows] - rows_of(rows))
+        block = w[start : start + step]
+        found = rows_of(slice(start, start + step), buffer[: len(block)])
+        signal += _energy(block)
+        noise += _energy(np.subtract(block, found, out=found))
     ratio = signal / noise if noise else 0.0
     return 10 * math.log10(ratio) if 0 < ratio < math.inf else None
 
 
 def _energy(x):
-    x = x.astype(np.float64).reshape(-1)
-    return float(np.vdot(x, x))
+    """The sum of the squares of a block, to about 6 digits: in float32 where that holds it."""
+    energy = float(np.vdot(x, x))
+    if not 1e-20 < energy < 1e30:
+        x = x.astype(np.float64)
+        energy = float(np.vdot(x, x))
+    return energy

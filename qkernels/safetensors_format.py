@@ -3,8 +3,8 @@
     bytes of the header, uint64 | header, JSON filled up with spaces | tensor | tensor | ...
 
 The package of that name reads these files, too. It does not let its users say where tensors start; here the first one
-is at a multiple of 64, so that what the kernels use from the map is aligned, and a header is checked in all that it says
-before any of it is used.
+is at a multiple of 64, so that what the kernels use from the map is aligned, and a header is checked in all that it
+says before any of it is used.
 """
 
 import json

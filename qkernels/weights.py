@@ -199,18 +199,21 @@ class QuantizedWeight:
         return self.dequantizer()(slice(None))
 
     def dequantizer(self):
-        """The function from a slice of rows to what `dequantize` has there; the codes are unpacked once, for all."""
+        """The function from a slice of rows to what `dequantize` has there; the codes are unpacked once, for all.
+
+        It may use the memory of ``out``, float32 of the shape of the result, and returns what to look at.
+        """
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
 
-        def rows_of(rows):
+        def rows_of(rows, out=None):
             zero = 0
             if record.family in ("integer", "ternary"):
                 integers, zero = codes[rows], record.zero if zero_points is None else zero_points[rows]
             else:
                 integers = self._integers(codes, record, rows)
             axis = 0 if self.group_size is None else None
-            w = dequantize(integers, scales[rows], zero, axis=axis, group_size=self.group_size)
+            w = dequantize(integers, scales[rows], zero, axis=axis, group_size=self.group_size, out=out)
             if self.input_scales is not None:
                 w *= self.input_scales
             return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)

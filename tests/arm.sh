@@ -156,6 +156,7 @@ last=${cpus[-1]}
 start "$last" results python_tests "$last" --this-isa -k "not formats and not codebook" # the longest first
 start "$last" others python_tests "$last" -m any_isa -k "golden or hash or threads"
 start "${cpus[0]}" kernels kernels "${cpus[0]}"
+start "${cpus[0]}" embedding python_tests "${cpus[0]}" -k "test_demo_saved" # the smallest machine: a mapped model, one thread
 for cpu in "${cpus[@]:1}"; do
     start "$cpu" kernels kernels "$cpu" ${best_isa[$cpu]:+--isa "${best_isa[$cpu]}"}
 done

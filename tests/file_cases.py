@@ -9,12 +9,14 @@ import cases
 import numpy as np
 from weight_cases import packed, weight
 
-from qkernels import PackedB, QuantizedWeight, pack_b
+from qkernels import PackedB, QuantizedWeight, entries, files, pack_b, safetensors_format
 from qkernels.calibration import InputStatistics
 
 NEON = {"nr": 4, "kr": 8, "bytes_signed": 0, "lanes": 1}  # layouts of weights, which the tests write on any machine
 NEON_DOTPROD = {"nr": 16, "kr": 4, "bytes_signed": 0, "lanes": 1}
 NEON_I8MM = {"nr": 16, "kr": 8, "bytes_signed": 0, "lanes": 1}
+B_LAYOUTS = [{"nr": 4, "kr": 16, "n_unit": 4, "bytes_signed": 1}, {"nr": 12, "kr": 4, "n_unit": 12, "bytes_signed": 1},
+             {"nr": 12, "kr": 8, "n_unit": 12, "bytes_signed": 1}, {"nr": 32, "kr": 2, "n_unit": 16, "bytes_signed": 0}]
 LAYOUTS = [NEON, NEON_DOTPROD, NEON_I8MM, {"nr": 32, "kr": 4, "bytes_signed": 1, "lanes": 4}]
 
 
@@ -81,6 +83,56 @@ def assert_same_value(got, want, what=""):
     for name, entry in want.items():
         assert (got[name].dtype, got[name].shape) == (entry.dtype, entry.shape), (what, name)
         assert got[name].tobytes() == entry.tobytes(), (what, name)
+
+
+def packed_b_memory(b, zero_point, layout):
+    """A PackedB in any layout, by its definition in csrc/packed_b.h."""
+    (k, n), nr, kr, unit = b.shape, layout["nr"], layout["kr"], layout["n_unit"]
+    low, high = cases.LIMITS[b.dtype.type]
+    flip = 0 if (low < 0) == layout["bytes_signed"] else 0x80
+    moved = zero_point.astype(np.int64) + (0 if not flip else 128 if low < 0 else -128)
+    steps, padded_n = -(-k // kr), n // nr * nr + -(-(n % nr) // unit) * unit
+
+    def whole(part):
+        return part + bytes(-len(part) % 64)
+
+    panels = []
+    for col in range(0, padded_n, nr):
+        width = min(nr, padded_n - col)
+        panel = np.zeros((steps * kr, width), np.uint8)
+        columns = b[:, col : col + width].view(np.uint8) ^ flip
+        panel[:k, : columns.shape[1]] = columns
+        panels.append(whole(panel.reshape(steps, kr, width).transpose(0, 2, 1).tobytes()))
+    pad = np.zeros(padded_n - n, np.int64)
+    sums = b.sum(axis=0, dtype=np.int64) - zero_point * k
+    parts = [whole(np.append(column, pad).astype("<i4").tobytes()) for column in (moved, sums)]
+    offsets = 128, 128 + len(parts[0]), 128 + len(parts[0]) + len(parts[1])
+    magnitude = max((high - zero_point).max(initial=0), (zero_point - low).max(initial=0))
+    panel_bytes = -(-steps * nr * kr // 64) * 64
+    header = struct.pack("<7QIi6B2x", k, n, padded_n, *offsets, panel_bytes, steps, magnitude, nr, kr, unit, flip,
+                         int(low < 0), int((moved != 0).any()))
+    return np.frombuffer(whole(header) + b"".join(parts + panels), np.uint8)
+
+
+def save_foreign(path, model, layout, b_layout=None):
+    """As a machine whose kernels take these layouts writes it; seals as `save` does."""
+    descriptions, tensors, aligned = {}, {}, set()
+    for name, value in model.items():
+        descriptions[name], own = entries.describe(value, name)
+        if isinstance(value, QuantizedWeight):
+            own[""] = value.repacked(layout).memory
+            descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
+            aligned.add(name)
+        elif isinstance(value, PackedB) and b_layout is not None:
+            own[""] = packed_b_memory(value.unpack(), value.zero_point, b_layout)
+            descriptions[name] |= {"layout": entries.layout_id(b_layout), "isa": "another"}
+            aligned.add(name)
+        tensors |= {name + suffix: array for suffix, array in own.items()}
+    specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
+    order = files.in_order(specs, aligned)
+    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
+    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
+    path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
 
 
 def header_of(raw):

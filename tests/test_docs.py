@@ -17,8 +17,9 @@ MODULES = [
     "qkernels", "qkernels.affine", "qkernels.allocation", "qkernels.binary", "qkernels.codebook", "qkernels.files",
     "qkernels.gemm", "qkernels.hadamard", "qkernels.histogram_observer", "qkernels.layers", "qkernels.mixed",
     "qkernels.observers", "qkernels.packing", "qkernels.plans", "qkernels.qat", "qkernels.qparams",
-    "qkernels.quantizers", "qkernels.sensitivity", "qkernels.static", "qkernels.statistics", "qkernels.threads",
-    "qkernels.trellis", "qkernels.weights", "qkernels.whole_models",
+    "qkernels.quantizers", "qkernels.report_chart", "qkernels.report_page", "qkernels.report_text",
+    "qkernels.sensitivity", "qkernels.static", "qkernels.statistics", "qkernels.threads", "qkernels.trellis",
+    "qkernels.weights", "qkernels.whole_models",
 ]
 
 

@@ -1,4 +1,4 @@
-"""A file serves under each ISA, whatever layout it was written in; and the ways to ask a model for its entries."""
+"""The ways to ask a model for its entries, and what is verified when."""
 
 import os
 import stat
@@ -8,107 +8,14 @@ import cases
 import numpy as np
 import pytest
 from cases import assert_same, raises
-from conftest import ISAS
-from file_cases import LAYOUTS, NEON, assert_same_value, every_kind
-from test_save import on_map
-from weight_cases import KINDS, MODES, packed, weight
+from file_cases import assert_same_value, every_kind
+from weight_cases import packed, weight
 
-import qkernels
-from qkernels import QuantizedWeight, _core, entries, files, load, pack_b, safetensors_format, save, shards
+from qkernels import _files, files, load, save, shards
 
-
-@pytest.fixture
-def any_isa():
-    """Tests that select ISAs themselves leave the one that was there."""
-    selected = qkernels.cpu_info()["selected"]
-    yield
-    _core.select_isa(selected)
+pytestmark = pytest.mark.any_isa
 
 
-def save_foreign(path, model, layout):
-    """As a machine whose kernels take this layout writes it; seals as `save` does."""
-    descriptions, tensors, aligned = {}, {}, set()
-    for name, value in model.items():
-        descriptions[name], own = entries.describe(value, name)
-        if isinstance(value, QuantizedWeight):
-            own[""] = value.repacked(layout).memory
-            descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
-            aligned.add(name)
-        tensors |= {name + suffix: array for suffix, array in own.items()}
-    specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
-    order = files.in_order(specs, aligned)
-    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
-    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
-    path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
-
-
-def test_each_isa_reads_the_files_of_each(any_isa, tmp_path):
-    x, a = cases.floats(2, (4, 100)), cases.bytes8(3, (4, 100), np.uint8)
-    kinds = [kind for kind in KINDS if kind[1] in (None, 64) and kind[3] == "float16"]
-    for isa in ISAS:
-        _core.select_isa(isa)
-        model = {str(kind): packed(weight(seed, 19, 100, *kind)) for seed, kind in enumerate(kinds)}
-        model["b"] = pack_b(cases.bytes8(4, (100, 19), np.int8), b_zero_point=cases.ints(5, (19,), -128, 127))
-        save(tmp_path / isa, model)
-    products = {}
-    for writer in ISAS:
-        for reader in ISAS:
-            _core.select_isa(reader)
-            again = load(tmp_path / writer)
-            for i, name in enumerate(again):
-                value = again[name]
-                if name == "b":
-                    product = qkernels.int8_gemm(a, value, 0.5, a_zero_point=7)
-                    own = again.descriptions[name]["layout"] == entries.layout_id(_core.b_layout())
-                    assert on_map(value.memory) == own and value.layout == _core.b_layout()
-                else:
-                    product = qkernels.linear(x, value, **MODES[i % 3])
-                    own = again.descriptions[name]["layout"] == entries.layout_id(_core.weight_layout())
-                    assert on_map(value.packed.memory) == own and value.packed.layout == _core.weight_layout()
-                assert_same(product, products.setdefault(name, product), (writer, reader, name))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=entries.layout_id)
-def test_other_layouts(isa, tmp_path, layout):
-    """Those of Arm CPUs on x86 and the other way around: packed anew, and the same in every bit."""
-    x, model = cases.floats(2, (4, 70)), every_kind()
-    for i, kind in enumerate(KINDS[::7]):
-        if "by row" not in kind[0] or layout["nr"] % (16 // layout["kr"] * layout["lanes"]) == 0:
-            model[f"w{i}"] = packed(weight(i, 19, 70, *kind))
-    if layout["nr"] % (16 // layout["kr"] * layout["lanes"]):
-        del model["by row"]
-    save_foreign(tmp_path / "model", model, layout)
-    again = load(tmp_path / "model")
-    for name, value in model.items():
-        assert_same_value(again[name], value, name)
-        if isinstance(value, QuantizedWeight):
-            assert again[name].packed.memory.tobytes() == value.packed.memory.tobytes(), name
-            if value.shape == (19, 70):
-                assert_same(qkernels.linear(x, again[name]), qkernels.linear(x, value), name)
-    save(tmp_path / "own", again)
-    save(tmp_path / "want", model)
-    assert (tmp_path / "own").read_bytes() == (tmp_path / "want").read_bytes()
-
-
-@pytest.mark.any_isa
-def test_a_foreign_layout_keeps_wrong_values_out(tmp_path):
-    """What is packed anew is checked as what is packed for the first time."""
-    good = packed(weight(1, 8, 64, "int4", 32, scale_dtype="float32"))
-    foreign = good.repacked(NEON)
-    memory = np.array(foreign.memory)
-    scales = np.flatnonzero(memory[: len(memory) - 3].view(np.uint8) == 0)
-    assert len(scales)
-    where = memory.tobytes().index(good.scales[0, 0].tobytes())
-    for bad in (np.nan, -1, 0, np.inf):
-        memory[where : where + 4] = np.float32([bad]).view(np.uint8)
-        aligned = _core.aligned_memory(len(memory))
-        aligned[:] = memory
-        with pytest.raises(ValueError, match="scales"):
-            QuantizedWeight.from_memory(aligned, "int4", (8, 64), NEON, group_size=32, scale_dtype="float32",
-                                        has_zero_points=False)
-
-
-@pytest.mark.any_isa
 def test_rows(tmp_path):
     table = cases.floats(1, (5000, 24))
     save(tmp_path / "model", {"w": packed(weight(1, 4, 32)), "table": table, "flat": table[0], "one": np.array(3.0),
@@ -140,13 +47,11 @@ def damaged(path, at):
     path.write_bytes(raw)
 
 
-@pytest.mark.any_isa
 def test_what_is_verified(tmp_path):
     """Each part that is used, and no other; once."""
     path, table = tmp_path / "model", cases.floats(1, (5000, 24))  # 7.3 pieces
     save(path, {"table": table, "w": packed(weight(1, 4, 32))})
-    with open(path, "rb") as file:
-        start = safetensors_format.read_header(file).tensors["table"].start
+    start = files.MappedFile(path).header.tensors["table"].start
     damaged(path, start + 3 * 2**16 + 5)
     model = load(path)
     assert model["w"].shape == (4, 32)
@@ -165,7 +70,6 @@ def test_what_is_verified(tmp_path):
         model["tables"]
 
 
-@pytest.mark.any_isa
 def test_threads_ask_at_the_same_time(tmp_path):
     want = every_kind()
     save(tmp_path / "model", want)
@@ -197,11 +101,10 @@ def parts_of(folder, model, count=3):
         file = f"model-{i}.safetensors"
         save(folder / file, part, metadata={str(i): file})
         weight_map |= {tensor: file for tensor in files.MappedFile(folder / file).header.tensors}
-    shards.write_index(folder / shards.INDEX, weight_map, 1)
+    _files.write_json(folder / shards.INDEX, shards.index_of(weight_map, 1))
     return weight_map
 
 
-@pytest.mark.any_isa
 def test_shards(tmp_path):
     want = every_kind()
     weight_map = parts_of(tmp_path, want)
@@ -216,19 +119,18 @@ def test_shards(tmp_path):
     name = next(iter(weight_map))
     for changed in (weight_map | {name: "model-1.safetensors"}, weight_map | {"other": "model-0.safetensors"},
                     {tensor: file for tensor, file in weight_map.items() if tensor != name}):  # fmt: skip
-        shards.write_index(index, changed, 1)
+        _files.write_json(index, shards.index_of(changed, 1))
         assert str(index) in raises(ValueError, None, load, index)
     (tmp_path / "model-3.safetensors").write_bytes((tmp_path / "model-0.safetensors").read_bytes())
-    shards.write_index(index, weight_map | {name: "model-3.safetensors"}, 1)
+    _files.write_json(index, shards.index_of(weight_map | {name: "model-3.safetensors"}, 1))
     assert "is in model-0.safetensors and in model-3" in raises(ValueError, None, load, index)
-    shards.write_index(index, weight_map | {name: "gone.safetensors"}, 1)
+    _files.write_json(index, shards.index_of(weight_map | {name: "gone.safetensors"}, 1))
     with pytest.raises(FileNotFoundError, match="gone"):
         load(index)
     index.unlink()
     assert "has 4 models" in raises(ValueError, None, load, tmp_path)
 
 
-@pytest.mark.any_isa
 def test_paths(tmp_path):
     save(tmp_path / "model.safetensors", {"a": np.ones(3)})
     for path in (tmp_path, os.fspath(tmp_path), tmp_path / "model.safetensors"):

@@ -1,4 +1,4 @@
-"""Files that were made to do harm: each gives a clear error that names the file, before memory is taken for its claims."""
+"""Files that were made to do harm: each gives a clear error that names the file, before memory is taken for it."""
 
 import json
 import resource
@@ -20,10 +20,12 @@ ERRORS = (OSError, TypeError, ValueError)
 def good(tmp_path_factory):
     """The header and data of a good file."""
     path = tmp_path_factory.mktemp("hostile") / "good"
-    save(path, {"w": packed(weight(1, 18, 100, "int4", 32, False)), "row": packed(weight(2, 16, 64, "codebook4 by row")),
-                "fine": packed(weight(3, 4, 70, "trellis2 12")), "b": pack_b(cases.bytes8(4, (9, 20), np.int8)),
-                "none": pack_b(np.zeros((4, 0), np.int8), b_zero_point=3), "seen": statistics(3),
-                "a": cases.floats(5, (6, 4)), "c": np.zeros((2, 0))})  # fmt: skip
+    save(path, {
+        "w": packed(weight(1, 18, 100, "int4", 32, False)), "row": packed(weight(2, 16, 64, "codebook4 by row")),
+        "fine": packed(weight(3, 4, 70, "trellis2 12")), "b": pack_b(cases.bytes8(4, (9, 20), np.int8)),
+        "none": pack_b(np.zeros((4, 0), np.int8), b_zero_point=3), "seen": statistics(3),
+        "a": cases.floats(5, (6, 4)), "c": np.zeros((2, 0)),
+    })  # fmt: skip
     raw = path.read_bytes()
     header, start = header_of(raw)
     return header, raw[start:]
@@ -96,15 +98,20 @@ def test_tensors(good, tmp_path, little_memory):
     header, data = good
     begin, end = header["a"]["data_offsets"]
     size = len(data)
-    offsets = [[begin + 1, end + 1], [begin - 1, end - 1], [end, begin], [begin, end + 1], [begin, end - 1], [0, 96],
-               [begin], [], [begin, end, end], [-96, 0], [begin, -1], [float(begin), end], [True, end], [str(begin), end],
-               [begin, None], None, "0", {"0": 1}, [size, size + 96], [2**63, 2**63 + 96], [2**64 + begin, 2**64 + end],
-               [2**64 - 96, 0], [int("9" * 4000), int("9" * 4000) + 96], [[begin], [end]], [begin, 2**63 - 1]]  # fmt: skip
-    shapes = [[4, 6, 1, 2], [25], [24.0], [-6, -4], [6, 4, -1], [True, 24], ["6", 4], [6, None], None, 24, "24", {}, [[6, 4]],
-              [2**32, 2**32], [2**63], [2**62, 2**62, 0], [int("9" * 4000)], [2**63 - 1] * 64, [2**61 + 6, 4], [], [0],
-              [1] * 65 + [24], [6, 4] + [1] * 10**5, [24] + [1] * 64]  # fmt: skip
-    dtypes = ["F64", "f32", "float32", "", None, 32, ["F32"], {"F32": 1}, "F32\0", "I128", "F4", "F6_E2M3", "BF16", True,
-              "F8_E4M3", "x" * 10**5]  # fmt: skip
+    offsets = [
+        [begin + 1, end + 1], [begin - 1, end - 1], [end, begin], [begin, end + 1], [begin, end - 1], [0, 96],
+        [begin], [], [begin, end, end], None, "0", {"0": 1}, [[begin], [end]],
+        [float(begin), end], [True, end], [str(begin), end], [begin, None], [begin, -1], [-96, 0],
+        [size, size + 96], [begin, 2**63 - 1], [2**63, 2**63 + 96], [2**64 + begin, 2**64 + end], [2**64 - 96, 0],
+        [int("9" * 4000), int("9" * 4000) + 96],
+    ]  # fmt: skip
+    shapes = [
+        [4, 6, 1, 2], [25], [], [0], [24.0], [-6, -4], [6, 4, -1], [True, 24], ["6", 4], [6, None], [[6, 4]],
+        None, 24, "24", {}, [2**32, 2**32], [2**63], [2**62, 2**62, 0], [2**61 + 6, 4], [int("9" * 4000)],
+        [2**63 - 1] * 64, [1] * 65 + [24], [6, 4] + [1] * 10**5, [24] + [1] * 64,
+    ]  # fmt: skip
+    dtypes = ["F64", "f32", "float32", "", None, 32, ["F32"], {"F32": 1}, "F32\0", "I128", "F4", "F6_E2M3", "BF16",
+              True, "F8_E4M3", "x" * 10**5]  # fmt: skip
     for key, values in (("data_offsets", offsets), ("shape", shapes), ("dtype", dtypes)):
         for value in values:
             assert_refused(tmp_path, sealed(header | {"a": header["a"] | {key: value}}, data), f"{key} {value!r}"[:80])
@@ -125,16 +132,21 @@ def test_tensors(good, tmp_path, little_memory):
 
 
 OTHER_TYPES = [None, True, False, 0, 1.0, 1e308, "x", [], ["int4"], {"a": 1}]
-WRONG = [-1, 2**31, 2**63, 2**64, int("9" * 4000), "", "int4", [0], "\0", [2**62, 2**62], [18, 100.0], [True, True], ["18", "100"], [18], [18, 100, 1], [-18, 100],
-         [0, 0], [0, 100], [18, 0], [2**59, 0], [2**33, 0], [0, 2**59], [17, 100], [18, 99], [18, 101], [100, 18],
-         [2**60, 2**60], [18, 2**40], [2**32 + 18, 100], [20, 9], [9, 21], [4, 1], [2**24, 0], [0, 2**24], 32, 33, 64, 96,
-         128, 2**40, 2**62, 12, 13, 16, 17, "int8", "uint8", "nf4", "codebook4", "trellis2", "trellis3", "binary", "ternary",
-         "int2", "log4", "float16", "float32", "bfloat16", "float64", *(f"nr{nr}-kr{kr}-{rest}" for nr, kr, rest in [
-             (0, 1, "bytes_signed0-lanes1"), (255, 255, "bytes_signed255-lanes255"), (256, 1, "bytes_signed0-lanes1"),
-             (16, 0, "bytes_signed0-lanes1"), (16, 3, "bytes_signed0-lanes1"), (1, 1, "bytes_signed0-lanes0"),
-             (16, 1, "bytes_signed2-lanes1"), (1, 8, "bytes_signed1-lanes1"), (-1, 1, "bytes_signed0-lanes1"),
-             (1, 1, "n_unit0-bytes_signed1"), (16, 2, "n_unit255-bytes_signed1"), (255, 255, "n_unit255-bytes_signed255"),
-             (0, 0, "n_unit0-bytes_signed0"), (32, 2, "n_unit16-bytes_signed1"), (16, 2, "n_unit3-bytes_signed1")])]  # fmt: skip
+LAYOUTS = [f"nr{nr}-kr{kr}-{rest}" for nr, kr, rest in [
+    (0, 1, "bytes_signed0-lanes1"), (255, 255, "bytes_signed255-lanes255"), (256, 1, "bytes_signed0-lanes1"),
+    (16, 0, "bytes_signed0-lanes1"), (16, 3, "bytes_signed0-lanes1"), (1, 1, "bytes_signed0-lanes0"),
+    (16, 1, "bytes_signed2-lanes1"), (1, 8, "bytes_signed1-lanes1"), (-1, 1, "bytes_signed0-lanes1"),
+    (1, 1, "n_unit0-bytes_signed1"), (16, 2, "n_unit255-bytes_signed1"), (16, 2, "n_unit3-bytes_signed1"),
+    (0, 0, "n_unit0-bytes_signed0"), (32, 2, "n_unit16-bytes_signed1"), (255, 255, "n_unit255-bytes_signed255"),
+]]  # fmt: skip
+WRONG = [
+    [0], [18], [18, 100, 1], [18, 100.0], [True, True], ["18", "100"], [-18, 100], [0, 0], [0, 100], [18, 0],
+    [17, 100], [18, 99], [18, 101], [100, 18], [2**32 + 18, 100], [18, 2**40], [20, 9], [9, 21], [4, 1],
+    [2**24, 0], [0, 2**24], [2**33, 0], [2**59, 0], [0, 2**59], [2**60, 2**60], [2**62, 2**62],
+    -1, 12, 13, 16, 17, 32, 33, 64, 96, 128, 2**31, 2**40, 2**62, 2**63, 2**64, int("9" * 4000),
+    "", "\0", "int8", "int4", "int2", "uint8", "nf4", "log4", "codebook4", "binary", "ternary", "trellis2", "trellis3",
+    "float16", "float32", "float64", "bfloat16", *LAYOUTS,
+]  # fmt: skip
 
 
 def test_descriptions(good, tmp_path, little_memory):
@@ -159,7 +171,8 @@ def test_descriptions(good, tmp_path, little_memory):
             if key not in ("group_size", "window"):
                 raw = sealed(header, data, own | {"entries": own["entries"] | {name: entry}})
                 assert_refused(tmp_path, raw, (name, "without", key))
-        for entry in (None, [], "weight", 3, True, {}, [description], own["entries"]["seen" if name != "seen" else "a"]):
+        another = own["entries"]["seen" if name != "seen" else "a"]
+        for entry in (None, [], "weight", 3, True, {}, [description], another):
             raw = sealed(header, data, own | {"entries": own["entries"] | {name: entry}})
             assert_refused(tmp_path, raw, (name, entry), at_once=False)
     assert tried > 800

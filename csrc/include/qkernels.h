@@ -241,7 +241,8 @@ typedef struct qk_weight_layout {
 } qk_weight_layout;
 /* That of the selected ISA's kernel, which alone qk_linear takes. */
 qk_weight_layout qk_own_weight_layout(void);
-/* Packed in any layout: one flat buffer of qk_packed_weight_size bytes, aligned to 64. */
+/* Packed in any layout: one flat buffer of qk_packed_weight_size bytes, aligned to 64. The size of one that no panels can
+ * have is QK_FOREIGN_LAYOUT. */
 qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes);
 qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed);
 /* The original codes, scales and zero points; any layout. */

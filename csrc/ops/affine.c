@@ -7,19 +7,15 @@
 #include "kernels.h"
 #include "requant.h"
 
-static size_t blocks_per_row(const qk_layout *l)
-{
-    return l->block ? (l->cols + l->block - 1) / l->block : 0;
-}
-
 /* One run: n values from `at` on, with scale number `index` (or with _cols numbers index..index + n). */
 typedef struct run {
     size_t at, n, index;
 } run;
 
-/* Where the next run starts; {0, 0} before the first. */
+/* Where the next run starts, and its scale; all 0 before the first. Counted up, since a division for each run takes
+ * longer than what is done with a short one. */
 typedef struct runs {
-    size_t row, col;
+    size_t row, col, channel, index;
 } runs;
 
 static int next_run(const qk_layout *l, runs *state, run *r)
@@ -30,11 +26,13 @@ static int next_run(const qk_layout *l, runs *state, run *r)
     size_t left = l->cols - state->col;
     r->at = state->row * l->cols + state->col;
     r->n = left < length ? left : length;
-    r->index = l->block ? state->row % l->channels * blocks_per_row(l) + state->col / l->block : 0;
+    r->index = l->block ? state->index++ : 0;
     state->col += r->n;
     if (state->col == l->cols) {
         state->col = 0;
         state->row++;
+        if (++state->channel == l->channels)
+            state->channel = state->index = 0;
     }
     return 1;
 }
@@ -82,7 +80,7 @@ qk_status qk_ranges(const float *x, const qk_layout *l, float *low, float *high)
     run r;
     memset(low, 0, count * sizeof *low);
     memset(high, 0, count * sizeof *high);
-    for (runs state = {0, 0}; next_run(l, &state, &r);)
+    for (runs state = {0}; next_run(l, &state, &r);)
         bad |= (l->block ? qk_kernels.minmax_f32 : qk_kernels.minmax_cols_f32)(x + r.at, r.n, low + r.index,
                                                                               high + r.index);
     for (size_t i = 0; i < count; i++)
@@ -130,7 +128,7 @@ qk_status qk_quantize(const float *x, const qk_layout *l, qk_qtype type, const f
     int nan = 0;
     run r;
     if (status == QK_OK)
-        for (runs state = {0, 0}; next_run(l, &state, &r);)
+        for (runs state = {0}; next_run(l, &state, &r);)
             nan |= quantize_run(x, l, &r, type, scale, zero_point, q);
     return nan ? QK_NAN : status;
 }
@@ -141,7 +139,7 @@ qk_status qk_dequantize(const uint8_t *q, const qk_layout *l, qk_qtype type, con
     qk_status status = check_parameters(l, type, scale, zero_point);
     run r;
     if (status == QK_OK)
-        for (runs state = {0, 0}; next_run(l, &state, &r);)
+        for (runs state = {0}; next_run(l, &state, &r);)
             (l->block ? qk_kernels.dequantize_f32 : qk_kernels.dequantize_cols_f32)(
                 q + r.at, r.n, scale + r.index, zero_point + r.index, type.is_signed, x + r.at);
     return status;
@@ -154,7 +152,7 @@ qk_status qk_fake_quantize(const float *x, const qk_layout *l, qk_qtype type, co
     int nan = 0;
     run r;
     if (status == QK_OK)
-        for (runs state = {0, 0}; next_run(l, &state, &r);)
+        for (runs state = {0}; next_run(l, &state, &r);)
             nan |= (l->block ? qk_kernels.fake_quantize_f32 : qk_kernels.fake_quantize_cols_f32)(
                 x + r.at, r.n, scale + r.index, zero_point + r.index, type, y + r.at);
     return nan ? QK_NAN : status;
@@ -185,7 +183,7 @@ qk_status qk_fake_quantize_grad(const float *dy, const float *x, const qk_layout
         dscale[i] = dclip[i] = 0.0;
     int nan = 0;
     run r;
-    for (runs state = {0, 0}; next_run(l, &state, &r);) {
+    for (runs state = {0}; next_run(l, &state, &r);) {
         double *sums = lanes ? scratch + 2 * lanes * r.index : NULL;
         if (l->block)
             nan |= qk_kernels.fake_grad_f32(dy + r.at, x + r.at, r.n, scale + r.index, zero_point + r.index, type,
@@ -209,13 +207,13 @@ qk_status qk_dynamic_quantize(const float *x, const qk_layout *l, qk_qtype type,
     if (!l->block || l->rows != l->channels) { /* a scale's values are scattered: two passes */
         qk_status status = qk_choose_qparams(x, l, type, scheme, scale, zero_point);
         if (status == QK_OK)
-            for (runs state = {0, 0}; next_run(l, &state, &r);)
+            for (runs state = {0}; next_run(l, &state, &r);)
                 quantize_run(x, l, &r, type, scale, zero_point, q);
         return status;
     }
     if (l->cols == 0)
         return qk_choose_qparams(x, l, type, scheme, scale, zero_point);
-    for (runs state = {0, 0}; next_run(l, &state, &r);) {
+    for (runs state = {0}; next_run(l, &state, &r);) {
         float low = 0.0f, high = 0.0f;
         if (qk_kernels.minmax_f32(x + r.at, r.n, &low, &high) || isinf(low) || isinf(high))
             return QK_NOT_FINITE;

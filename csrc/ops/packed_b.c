@@ -80,6 +80,8 @@ qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t ze
     for (size_t j = 0; j < zero_point_count; j++)
         if (!add_zero_point(header, zero_point[j]))
             return QK_BAD_B_ZERO_POINT;
+    if (b->cols == 0) /* a zero point of no column leaves no trace */
+        header->magnitude = header->any_zero_point = 0;
     return QK_OK;
 }
 
@@ -171,10 +173,5 @@ qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layou
         if (moved_zero_point[j] < -256 || moved_zero_point[j] > 256 ||
             !add_zero_point(&header, moved_zero_point[j] - shift))
             return QK_FOREIGN_LAYOUT;
-    if (n == 0) { /* a zero point of no column leaves its trace, too */
-        const qk_packed_b *given = packed;
-        header.magnitude = given->magnitude >= 0 && given->magnitude <= 255 ? given->magnitude : 0;
-        header.any_zero_point = given->any_zero_point != 0;
-    }
     return memcmp(&header, packed, sizeof header) == 0 ? QK_OK : QK_FOREIGN_LAYOUT;
 }

@@ -80,10 +80,21 @@ static int lay_out(const qk_weight *weight, qk_weight_layout layout, qk_packed_w
 
 qk_weight_layout qk_own_weight_layout(void) { return qk_layout_of(qk_kernels.gemm_grouped); }
 
+/* What places of codes and tables take for granted. */
+static int is_layout(qk_weight_layout layout, int row_tables)
+{
+    const unsigned kr = layout.kr;
+    if (!layout.nr || (kr != 1 && kr != 2 && kr != 4 && kr != 8) || layout.bytes_signed > 1 || !layout.lanes)
+        return 0;
+    return !row_tables || layout.nr % (QK_TABLE / kr * layout.lanes) == 0;
+}
+
 qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
 {
     qk_packed_weight header;
     uint64_t total;
+    if (!is_layout(layout, shape->row_tables))
+        return QK_FOREIGN_LAYOUT;
     if (!lay_out(shape, layout, &header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
@@ -133,7 +144,7 @@ QK_INLINE void move_lines(const unsigned bits, const unsigned kr, size_t lines, 
                           uint8_t *record, uint8_t *row, const int pack)
 {
     const unsigned per_byte = 8 / bits;
-    const uint64_t mask = 0x0101010101010101 * ((1u << bits) - 1);
+    const uint64_t mask = 0x0101010101010101u * ((1u << bits) - 1);
     for (size_t line = 0; line < lines; line++, record += nr * kr, row += per_byte * kr) {
         uint64_t packed = 0;
         if (!pack)
@@ -191,7 +202,7 @@ static void move_codes(const qk_packed_weight *w, size_t b, size_t j, uint8_t *r
     size_t p = 0;
     if (kind_of(w) != SIGNS) {
         const size_t lines = values * bits / 8 / run;
-        const uint64_t flips = 0x0101010101010101 * flip;
+        const uint64_t flips = 0x0101010101010101u * flip;
         uint8_t *column = record + place_in_lines(w, j, 0).byte, *codes = row + first;
         if (pack)
             move_lines_of(bits, w->kr, lines, w->nr, flips, column, codes, 1);
@@ -321,15 +332,6 @@ void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t 
                 zero_points[number] = record_scales[w->nr * scale_bytes + j] ^ w->flip;
         }
     }
-}
-
-/* What places of codes and tables take for granted. */
-static int is_layout(qk_weight_layout layout, int row_tables)
-{
-    const unsigned kr = layout.kr;
-    if (!layout.nr || (kr != 1 && kr != 2 && kr != 4 && kr != 8) || layout.bytes_signed > 1 || !layout.lanes)
-        return 0;
-    return !row_tables || layout.nr % (QK_TABLE / kr * layout.lanes) == 0;
 }
 
 qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes)
