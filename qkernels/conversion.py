@@ -21,6 +21,7 @@ INCLUDED = ("*.weight",)
 EXCLUDED = ("*embed*", "*wte*", "*wpe*", "*shared.weight", "*relative_attention_bias*", "*lm_head*", "*predictions*",
             "*classifier*", "*score.weight", "output.weight", "head.weight")
 SUFFIX = ".safetensors"
+FINGERPRINT = 16  # hexadecimal digits
 
 
 class Kept(NamedTuple):
@@ -122,7 +123,7 @@ class Conversion:
         parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
                  self.plan.layers, [file.header.raw.decode("latin1") for file in self.files],
                  self.layout, np.__version__]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:FINGERPRINT]
 
     def layer(self, name, path, file, measure):
         """What a process has to know to quantize a layer into the file at path."""
@@ -133,7 +134,7 @@ class Conversion:
                      None if statistics is None else (self._calibration, statistics), self.layout, str(path),
                      file.parts(name), measure, __version__)
 
-    def report_of(self, name, file):
+    def layer_report(self, name, file):
         """What can be said of a layer before it is quantized."""
         tensor, options = self.source.tensors[name].tensor, self.plan.layers[name]
         nbytes = sum(part.nbytes for part in file.parts(name).values())
@@ -170,9 +171,9 @@ class Conversion:
             for name in self.source.shards if self.index else [self.out.resolve().name]:
                 if (folder / name).exists() and os.path.samefile(folder / name, shard.path):
                     raise ValueError(f"out: {folder / name} is the source")
-        others = [path.name for path in folder.glob("*" + shards.INDEX_SUFFIX)] if self.index else []
-        if set(others) - {self.index.name if self.index else ""}:
-            raise ValueError(f"out: {self.out} holds another model, {others[0]}")
+        for path in folder.glob("*" + shards.INDEX_SUFFIX) if self.index else ():
+            if path != self.index:
+                raise ValueError(f"out: {self.out} holds another model, {path.name}")
 
     def _file(self, folder, shard):
         header = self.source.shards[shard].header
@@ -194,9 +195,9 @@ class Conversion:
                 self._add(specs, name + suffix, spec)
         order = files.in_order(specs, set(descriptions) - set(self.kept))
         zeros = {name: "0" * files.checksum_digits(_nbytes(*specs[name])) for name in order}
-        metadata = header.metadata
-        made = files.seal({name: specs[name] for name in order}, metadata, descriptions, zeros)
-        return OutputFile(folder / (shard if self.index else self.out.resolve().name), made, metadata, descriptions)
+        made = files.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
+        path = folder / (shard if self.index else self.out.resolve().name)
+        return OutputFile(path, made, header.metadata, descriptions)
 
     def _add(self, specs, name, spec):
         if name in self._taken:
@@ -213,6 +214,11 @@ def _chosen(source, options, plan, include, exclude):
     """The options of each layer that is quantized, and what is kept."""
     if (options is None) == (plan is None):
         raise ValueError("options, plan: takes one of them")
+    if plan is not None and not isinstance(plan, Plan):
+        raise TypeError(f"plan: got {type(plan).__name__}, takes a Plan")
+    for name, patterns in [("include", include), ("exclude", exclude)]:
+        if isinstance(patterns, str):
+            raise TypeError(f"{name}: got {patterns!r}, takes a list of patterns")
     planned = {}
     for name, of_layer in (plan.layers if plan else {}).items():
         full = name if name in source.tensors else name + ".weight"
@@ -221,8 +227,10 @@ def _chosen(source, options, plan, include, exclude):
         why = _unfit(source.tensors[full].tensor)
         if why:
             raise ValueError(f"plan: {name}: cannot be quantized, it is {why}")
+        if full in planned:
+            raise ValueError(f"plan: {full} is there twice, with and without .weight")
         planned[full] = of_layer
-    options = options and checked_candidate(options, "options")
+    options = None if options is None else checked_candidate(options, "options")
     layers, kept = {}, {}
     for name, tensor in source.tensors.items():
         why = _unfit(tensor.tensor)

@@ -24,8 +24,8 @@ class Journal:
     ----------
     lines : list
         Those after the first, of an earlier process with the same job; [] where there was none.
-    other : str or None
-        The fingerprint of another job that left it, which is forgotten.
+    is_of_another : bool
+        Whether it was that of another job, which is forgotten.
 
     Raises
     ------
@@ -45,10 +45,8 @@ class Journal:
 
     def _begin(self, fingerprint):
         lines, size = _complete_lines(self._descriptor)
-        self.other = None
-        if not lines or lines[0] != {"job": fingerprint}:
-            if lines and isinstance(lines[0], dict):
-                self.other = lines[0].get("job")
+        self.is_of_another = size > 0 and lines[0] != {"job": fingerprint}
+        if self.is_of_another:
             lines, size = [], 0
         os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)

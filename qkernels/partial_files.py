@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from . import _files, files, shards
 from .checkpoint import read_into
+from .conversion import FINGERPRINT
 from .progress import progress
 from .quantize_layer import write_at
 
@@ -115,9 +117,12 @@ class PartialFiles:
                 os.replace(partial, path)
         _files.sync(self.conversion.head.parent)
 
-    def remove(self):
-        for partial in self._names.values():
-            partial.unlink(missing_ok=True)
+    def remove_others(self):
+        """Remove what other jobs have left of the same files."""
+        for path, own in self._names.items():
+            for partial in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * FINGERPRINT}.partial"):
+                if partial != own:
+                    partial.unlink(missing_ok=True)
 
     def _copy(self, name, file, descriptor):
         """Copy a tensor from the source; returns its checksum."""

@@ -13,6 +13,7 @@ from .conversion import EXCLUDED, INCLUDED, Conversion
 from .demo_linears import DEFAULTS
 from .methods import TAKERS
 from .plans import Plan
+from .report_page import write_page
 from .sensitivity import OPTIONS
 from .threads import available_cpus
 from .whole_models import convert, report_of
@@ -99,8 +100,6 @@ def run(args):
         if args.json:
             write_json(args.json, report)
         if args.report:
-            from .report_page import write_page
-
             write_page(args.report, report)
         print(printable(_summary(report)))
     except BrokenExecutor as error:

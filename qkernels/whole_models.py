@@ -5,6 +5,7 @@ import itertools
 import queue
 import time
 
+from . import _arguments as arguments
 from . import _files, entries, executors
 from .conversion import EXCLUDED, INCLUDED, Conversion
 from .journal import Journal
@@ -70,7 +71,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=INCLUDED
     begins anew. The bytes do not depend on the executor, nor on the ISA of its machines; those of the methods that use
     NumPy's linear algebra depend on that, and on its number of threads.
 
-    A process needs memory for a few float32 copies of its largest layer, and of the statistics of its inputs.
+    A process needs memory for a few float32 copies of its largest layer, and of the statistics of its inputs. Processes
+    are spawned: a script that calls this has ``if __name__ == "__main__":`` around the call.
 
     Examples
     --------
@@ -89,10 +91,12 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=INCLUDED
     """
     start = time.perf_counter()
     conversion = Conversion(model, out, options, plan, include, exclude, calibration)
+    if executor is not None and processes is not None:
+        raise ValueError("processes: not with an executor")
     count = None
     with contextlib.ExitStack() as stack:
         if executor is None:
-            count = available_cpus() if processes is None else processes
+            count = arguments.scalar(available_cpus() if processes is None else processes, "processes", 1, 2**10)
             executor = stack.enter_context(executors.local_processes(count))
         done = convert(conversion, executor, at_once=count, measure=measure, say=say)
     return report_of(conversion, done, count, time.perf_counter() - start)
@@ -121,9 +125,9 @@ def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line
     folder.mkdir(exist_ok=True)
     partial = PartialFiles(conversion, fingerprint)
     with Journal(conversion.head.with_name(conversion.head.name + ".journal"), fingerprint) as journal:
-        if journal.other:
+        if journal.is_of_another:
             say(f"{journal.path} is of another job, or its files have changed: begins anew")
-            PartialFiles(conversion, journal.other).remove()
+        partial.remove_others()
         done = {line["layer"]: Done(line["checksums"], line["sqnr"], line["seconds"])
                 for line in journal.lines if "layer" in line}
         seals = [line["sealed"] for line in journal.lines if "sealed" in line]
@@ -213,7 +217,7 @@ def report_of(conversion, done, processes, seconds):
     for file in conversion.files:
         for name in file.layers:
             known = done.get(name, Done({}, None, None))
-            layers.append(conversion.report_of(name, file) | {"sqnr": known.sqnr, "seconds": known.seconds})
+            layers.append(conversion.layer_report(name, file) | {"sqnr": known.sqnr, "seconds": known.seconds})
     kept = [{"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype, "bytes": tensor.nbytes, "why": why}
             for name, ((_, tensor), why) in conversion.kept.items()]
     return {"version": 1, "qkernels": __version__, "source": str(conversion.source.path), "output": str(conversion.out),

@@ -164,3 +164,23 @@ def test_out_is_replaced_in_the_end(tmp_path, threads):
     quantize_checkpoint(model, out, options=cases.INT4, executor=threads)
     cases.assert_quantized(out, arrays, {f"layers.{i}.weight": cases.INT4 for i in range(4)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.safetensors", "m.safetensors", "out.safetensors"]
+
+
+@pytest.mark.parametrize("error, message, others", [
+    (ValueError, "options, plan: takes one", {"options": None}),
+    (ValueError, "options, plan: takes one", {"plan": Plan({})}),
+    (TypeError, "plan: got dict, takes a Plan", {"options": None, "plan": {}}),
+    (ValueError, "plan: layers.0.weight is there twice",
+     {"options": None, "plan": Plan({"layers.0": cases.INT4, "layers.0.weight": cases.INT4})}),
+    (ValueError, "options: got {}, takes a dict of options", {"options": {}}),
+    (ValueError, "options: got the option 'bits'", {"options": {"format": "int8", "bits": 8}}),
+    (TypeError, "include: got '.*', takes a list of patterns", {"include": "*"}),
+    (TypeError, "exclude: got 'x', takes a list of patterns", {"exclude": "x"}),
+    (ValueError, "processes: got 0", {"processes": 0}),
+    (ValueError, "processes: not with an executor", {"processes": 1, "executor": WeakestISA()}),
+])
+def test_bad_arguments(tmp_path, error, message, others):
+    model = cases.write(tmp_path / "m.safetensors", cases.tensors(layers=1))
+    with pytest.raises(error, match=f"^{message}"):
+        quantize_checkpoint(model, tmp_path / "out.safetensors", **{"options": cases.INT4} | others)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]

@@ -2,11 +2,11 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
-import types
 
 import checkpoint_cases as cases
 import numpy as np
@@ -54,12 +54,10 @@ def test_processes_and_files(folder, capsys):
         assert saved.measured[layer["name"]]["error"] == pytest.approx(10 ** (-layer["sqnr"] / 10))
 
 
-def test_report_page(folder, monkeypatch):
-    pages = []
-    module = types.SimpleNamespace(write_page=lambda path, report: pages.append((path, report)))
-    monkeypatch.setitem(sys.modules, "qkernels.report_page", module)
-    assert quantize(folder, "--report", folder / "page.html", "--json", folder / "page.json") == 0
-    assert pages == [(str(folder / "page.html"), json.loads((folder / "page.json").read_text()))]
+def test_report_page(folder):
+    assert quantize(folder, "--report", folder / "page.html") == 0
+    text = re.sub("<[^>]*>", "", (folder / "page.html").read_text("utf-8"))  # names have places to break
+    assert "layers.0.weight" in text and "norm.weight" in text
 
 
 def test_calibration(folder):
