@@ -102,13 +102,16 @@ class Conversion:
         self.plan = Plan(layers)
         self._calibration = None if calibration is None else str(Path(calibration).resolve())
         self._statistics = self._checked_statistics()
-        self.index, folder = None, self.out.resolve().parent
+        folder, self.index = self.out.resolve(), None
+        names = dict.fromkeys(self.source.shards)  # of the files
         if self.source.index is not None:
-            folder = self.out.resolve()
             self.index = folder / self.source.index.name
+        elif self.out.suffix == SUFFIX:
+            folder, names = folder.parent, {shard: folder.name for shard in names}
+        self._paths = {shard: folder / (name or shard.removesuffix(SUFFIX) + SUFFIX) for shard, name in names.items()}
         self._check_out(folder)
         self._taken = set()  # names of tensors
-        self.files = [self._file(folder, shard) for shard in self.source.shards]
+        self.files = [self._file(shard) for shard in self.source.shards]
 
     @property
     def head(self):
@@ -161,21 +164,24 @@ class Conversion:
         return names
 
     def _check_out(self, folder):
-        if self.index is None and (self.out.suffix != SUFFIX or self.out.is_dir()):
-            raise ValueError(f"out: got {self.out}, takes a path ending in {SUFFIX}, as {self.source.path} is one file")
-        if self.index is not None and (self.out.suffix == SUFFIX or self.out.exists() and not self.out.is_dir()):
+        is_file = folder != self.out.resolve()
+        if self.index is not None and self.out.suffix == SUFFIX:
             raise ValueError(f"out: got {self.out}, takes a folder, as {self.source.path} has several files")
-        if not (folder if self.index is None else folder.parent).is_dir():
+        if self.out.exists() and self.out.is_dir() == is_file:
+            found = "a folder" if is_file else f"a file whose name does not end in {SUFFIX}"
+            raise ValueError(f"out: {self.out} is {found}")
+        if not (folder if is_file else folder.parent).is_dir():
             raise ValueError(f"out: {self.out} lies in no folder")
         for shard in self.source.shards.values():
-            for name in self.source.shards if self.index else [self.out.resolve().name]:
-                if (folder / name).exists() and os.path.samefile(folder / name, shard.path):
-                    raise ValueError(f"out: {folder / name} is the source")
-        for path in folder.glob("*" + shards.INDEX_SUFFIX) if self.index else ():
-            if path != self.index:
+            for path in self._paths.values():
+                if path.exists() and os.path.samefile(path, shard.path):
+                    raise ValueError(f"out: {path} is the source")
+        others = () if is_file else folder.glob("*" + (shards.INDEX_SUFFIX if self.index else SUFFIX))
+        for path in others:
+            if path not in (self.index, *self._paths.values()):
                 raise ValueError(f"out: {self.out} holds another model, {path.name}")
 
-    def _file(self, folder, shard):
+    def _file(self, shard):
         header = self.source.shards[shard].header
         descriptions, specs = {}, {}
         for name, tensor in header.tensors.items():
@@ -196,7 +202,7 @@ class Conversion:
         order = files.in_order(specs, set(descriptions) - set(self.kept))
         zeros = {name: "0" * files.checksum_digits(_nbytes(*specs[name])) for name in order}
         made = files.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
-        path = folder / (shard if self.index else self.out.resolve().name)
+        path = self._paths[shard]
         return OutputFile(path, made, header.metadata, descriptions)
 
     def _add(self, specs, name, spec):
@@ -219,6 +225,7 @@ def _chosen(source, options, plan, include, exclude):
     for name, patterns in [("include", include), ("exclude", exclude)]:
         if isinstance(patterns, str):
             raise TypeError(f"{name}: got {patterns!r}, takes a list of patterns")
+    exclude = (*exclude, *EXCLUDED) if include is None else exclude
     planned = {}
     for name, of_layer in (plan.layers if plan else {}).items():
         full = name if name in source.tensors else name + ".weight"
@@ -237,7 +244,7 @@ def _chosen(source, options, plan, include, exclude):
         if plan is not None:
             why = why or (None if name in planned else "not in the plan")
         else:
-            why = why or _filtered(name, include, exclude)
+            why = why or _filtered(name, INCLUDED if include is None else include, exclude)
         if why:
             kept[name] = Kept(tensor, why)
         else:

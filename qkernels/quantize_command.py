@@ -30,8 +30,8 @@ def add_arguments(parser):
         "same command goes on where it was; the space for the result is taken before the work begins.")
     add = parser.add_argument
     add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
-    add("out", metavar="OUT", help="for one file a path that ends in .safetensors, for a sharded checkpoint a folder; "
-        "while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
+    add("out", metavar="OUT", help="a folder, made if it is missing, which gets files of the same names; for one file "
+        "also a path that ends in .safetensors; while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
     add("--dry-run", action="store_true", help="show what would become what, with sizes, and do nothing of it")
     add("--report", metavar="FILE", help="write a page about the result to FILE, HTML")
     add("--json", metavar="FILE", help="write the same as JSON to FILE")
@@ -41,7 +41,7 @@ def add_arguments(parser):
     group = parser.add_argument_group("which layers")
     add = group.add_argument
     add("--include", nargs="+", metavar="GLOB", help=f"names of weights (default: {' '.join(INCLUDED)})")
-    add("--exclude", nargs="*", metavar="GLOB", help="but not these, whatever --include says (default: embeddings and "
+    add("--exclude", nargs="+", metavar="GLOB", help="but not these; without --include neither embeddings and "
         f"output heads: {' '.join(EXCLUDED)})")
     add("--plan", metavar="PLAN", help="quantize the layers that this file names, as it says; all others are kept")
     add("--save-plan", metavar="FILE", help="write the plan that is followed to FILE, JSON to read and edit")
@@ -127,8 +127,7 @@ def _conversion(args):
         plan = Plan.load(args.plan)
     else:
         options = _options(args)
-    return Conversion(args.model, args.out, options, plan, INCLUDED if args.include is None else args.include,
-                      EXCLUDED if args.exclude is None else args.exclude, args.calibration)
+    return Conversion(args.model, args.out, options, plan, args.include, args.exclude or (), args.calibration)
 
 
 def _options(args):
@@ -161,7 +160,7 @@ def _print_table(report, nbytes):
     rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
              for kept in report["kept"]]
     print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
-    print(printable(f"{len(report['layers'])} layers would be quantized, {len(report['kept'])} tensors kept; "
+    print(printable(f"{_count(report['layers'], 'layer')} would be quantized, {_count(report['kept'], 'tensor')} kept; "
                     f"{report['output']} would have {nbytes:,} bytes"))
 
 
@@ -169,10 +168,14 @@ def _summary(report):
     layers = report["layers"]
     floats, nbytes = (sum(layer[name] for layer in layers) for name in ("float_bytes", "bytes"))
     ratios = [layer["sqnr"] for layer in layers if layer["sqnr"] is not None]
-    return (f"{report['output']}: {len(layers)} layers, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} MB"
+    return (f"{report['output']}: {_count(layers, 'layer')}, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} MB"
             + (f" ({32 * nbytes / floats:.2f} bits a weight)" if floats else "")
             + (f", SQNR {min(ratios):.1f} to {max(ratios):.1f} dB" if ratios else "")
-            + f"; {len(report['kept'])} tensors kept; {report['seconds']:.1f} s")
+            + f"; {_count(report['kept'], 'tensor')} kept; {report['seconds']:.1f} s")
+
+
+def _count(items, what):
+    return f"{len(items)} {what}{'s' * (len(items) != 1)}"
 
 
 def _shape(entry):

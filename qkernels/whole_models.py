@@ -7,7 +7,7 @@ import time
 
 from . import _arguments as arguments
 from . import _files, entries, executors
-from .conversion import EXCLUDED, INCLUDED, Conversion
+from .conversion import Conversion
 from .journal import Journal
 from .partial_files import PartialFiles
 from .progress import progress
@@ -15,7 +15,7 @@ from .quantize_layer import Done, quantize_layer
 from .threads import available_cpus
 
 
-def quantize_checkpoint(model, out, *, options=None, plan=None, include=INCLUDED, exclude=EXCLUDED, calibration=None,
+def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, exclude=(), calibration=None,
                         measure=True, executor=None, processes=None, say=lambda line: None):
     """Quantize the linear layers of a checkpoint, however large: each is read, quantized and written by itself.
 
@@ -25,15 +25,15 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=INCLUDED
         A safetensors file, the index of a sharded checkpoint, or a folder that holds one of either. Of F32, F16, BF16
         or F64.
     out : str or path-like
-        For one file a path ending in ".safetensors"; for a sharded checkpoint a folder, made if it is missing, which
-        gets files of the same names. `load` takes either. What is there is replaced in the end.
+        A folder, made if it is missing, which gets files of the same names; for one file also a path that ends in
+        ".safetensors". `load` takes either. What is there is replaced in the end.
     options : dict, optional
         Of `quantize_weight`, "format" among them, for all layers.
     plan : Plan, optional
         Instead: options for each layer that is quantized, by the name of its weight, or that without ".weight".
-    include, exclude : sequence of str
-        With options, of which tensors: patterns as in `fnmatch`. By default those named ``*.weight``, but no embeddings
-        and output heads. Only matrices of floats are quantized; all others are kept as they are.
+    include, exclude : sequence of str, optional
+        With options, of which tensors: patterns as in `fnmatch`. Without include those named ``*.weight``, but no
+        embeddings and output heads. Only matrices of floats are quantized; all others are kept as they are.
     calibration : str or path-like, optional
         A file of `save` with the InputStatistics of the layers whose method needs them, named likewise.
     measure : bool, default True

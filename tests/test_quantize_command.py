@@ -88,12 +88,21 @@ def test_dry_run(folder, capsys):
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert "96 x 160  int4, group_size 32, symmetric False" in lines["layers.0.weight"]
     assert "kept: excluded by *.1.*" in lines["layers.1.weight"] and "kept: 1-D" in lines["norm.weight"]
-    assert "2 layers would be quantized, 5 tensors kept" in text
+    assert "1 layer would be quantized, 6 tensors kept" in text
     assert quantize(folder, "--exclude", "*.1.*") == 0
     assert f"would have {os.path.getsize(folder / 'out.safetensors'):,} bytes" in text
     assert quantize(folder, "--dry-run", "--save-plan", folder / "plan.json", out="x", model="shards") == 0
     assert list(Plan.load(folder / "plan.json").layers) == ["layers.0.weight", "layers.1.weight"]
     assert not (folder / "x").exists()
+
+
+def test_one_file_into_a_folder(folder):
+    for _ in range(2):  # made, and replaced
+        assert quantize(folder, out="made") == 0
+        assert os.listdir(folder / "made") == ["m.safetensors"]
+    assert quantize(folder) == 0
+    assert (folder / "made" / "m.safetensors").read_bytes() == (folder / "out.safetensors").read_bytes()
+    assert set(qkernels.load(folder / "made")) == set(qkernels.load(folder / "out.safetensors"))
 
 
 def test_options_of_every_format(folder):
@@ -155,11 +164,13 @@ def refused(folder, capsys, message, *arguments, **paths):
 
 @pytest.mark.parametrize("model, out, message", [
     ("none", "out.safetensors", "{}/none: No such file or directory"),
-    ("m.safetensors", "out", "out: got {}/out, takes a path ending in .safetensors"),
+    ("m.safetensors", "text", "out: {}/text is a file whose name does not end in .safetensors"),
+    ("m.safetensors", ".", "out: {}/m.safetensors is the source"),
+    ("m.safetensors", "several", "out: {}/several holds another model, x.safetensors"),
     ("m.safetensors", "no/out.safetensors", "out: {}/no/out.safetensors lies in no folder"),
     ("m.safetensors", "m.safetensors", "out: {}/m.safetensors is the source"),
     ("m.safetensors", "link.safetensors", "out: {}/m.safetensors is the source"),
-    ("m.safetensors", "folder.safetensors", "out: got {}/folder.safetensors, takes a path"),
+    ("m.safetensors", "folder.safetensors", "out: {}/folder.safetensors is a folder"),
     ("shards", "out.safetensors", "takes a folder, as {}/shards has several files"),
     ("shards", "m.safetensors", "takes a folder, as {}/shards has several files"),
     ("shards", "shards", "is the source"),
@@ -174,6 +185,8 @@ def test_refused_paths(folder, capsys, model, out, message):
     for name in ("folder.safetensors", "other"):
         (folder / name).mkdir()
     (folder / "other" / "x.safetensors.index.json").touch()
+    (folder / "several").mkdir()
+    (folder / "several" / "x.safetensors").touch()
     (folder / "text").write_text("some text")
     qkernels.save(folder / "quantized.safetensors", {"w": qkernels.quantize_weight(np.eye(32, dtype=np.float32))})
     w = np.eye(32, dtype=np.float32)
