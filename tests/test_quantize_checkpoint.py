@@ -13,6 +13,7 @@ from qkernels import _core, entries
 from qkernels.calibration import InputStatistics
 from qkernels.methods import CALIBRATED
 from qkernels.mixed import Plan
+from qkernels.quantize_layer import sqnr
 from qkernels.whole_models import quantize_checkpoint
 
 pytestmark = pytest.mark.any_isa
@@ -61,6 +62,17 @@ def test_every_format_and_method(tmp_path, threads, options):
         assert layer["bits"] == pytest.approx(8 * layer["bytes"] / w.size)
         assert layer["seconds"] > 0 and layer["float_bytes"] == 4 * w.size and layer["shape"] == list(w.shape)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "out.safetensors", "seen"]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+def test_sqnr(size):
+    """Of weights whose squares float32 does not hold, too; None of one that is exact."""
+    w = np.random.default_rng(3).normal(size=(301, 417)).astype(np.float32) * np.float32(size)
+    qw = qkernels.quantize_weight(w, "int8", scale_dtype="float32")
+    exact = w.astype(np.float64)
+    expected = 10 * np.log10(np.square(exact).sum() / np.square(exact - qw.dequantize()).sum())
+    assert sqnr(w, qw) == pytest.approx(expected, abs=1e-3)
+    assert sqnr(qw.dequantize(), qw) is None and sqnr(w[:0], qkernels.quantize_weight(w[:0])) is None
 
 
 def test_report(tmp_path, threads):
