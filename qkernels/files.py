@@ -293,7 +293,7 @@ class MappedFile:
         try:
             dtype = _numpy_dtype(tensor.dtype)
             return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
-        except (TypeError, ValueError) as error:  # a dtype, or the shape of an empty array, that NumPy does not have
+        except (ImportError, TypeError, ValueError) as error:  # a dtype, or a shape of no values, that NumPy lacks
             raise type(error)(self._message(f"{name}: {error}")) from None
 
     def verify_all(self):

@@ -8,7 +8,7 @@ from .codebook import checked_weights
 from .groups import checked_group_size
 from .methods import CALIBRATED, INTEGERS, TAKERS, Options, quantized
 from .statistics import InputStatistics, checked_statistics
-from .weights import SCALE_DTYPES, checked_window
+from .weight_parts import SCALE_DTYPES, checked_window
 
 
 def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="rtn", calibration=None, ranges=None,

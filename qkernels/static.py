@@ -8,7 +8,7 @@ from . import _arguments as arguments
 from .affine import quantize
 from .gemm import int8_gemm, pack_b
 from .qparams import QParams, choose_qparams
-from .weights import checked_input_scales
+from .weight_parts import checked_input_scales
 
 
 class StaticLinear:

@@ -9,9 +9,10 @@ from . import _core, formats, trellis
 from .affine import dequantize
 from .groups import checked_group_size, group_count
 from .hadamard import hadamard
-from .packing import pack, unpack
+from .weight_parts import (
+    SCALE_DTYPES, by_group, checked_input_scales, checked_levels, checked_window, code_bytes, int4_zero_points,
+    pack_codes, unpack_codes)
 
-SCALE_DTYPES = ("float16", "float32")
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
 OTHER_ENTRIES = ("zero_points", "levels", "window", "seed", "input_scales")
@@ -59,8 +60,8 @@ class QuantizedWeight:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
         self.packed = _core.PackedWeight(
-            np.ascontiguousarray(codes), _by_group(scales, "scales", shape),
-            None if zero_points is None else _by_group(zero_points, "zero_points", shape),
+            np.ascontiguousarray(codes), by_group(scales, "scales", shape),
+            None if zero_points is None else by_group(zero_points, "zero_points", shape),
             self._coding(record), self.group_size, self.levels, **stream)
 
     @classmethod
@@ -99,7 +100,7 @@ class QuantizedWeight:
             raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
         is_trellis = record.family == "trellis"
         n, k = shape
-        columns = _code_bytes(k, record, made.group_size) if is_trellis else k
+        columns = code_bytes(k, record, made.group_size) if is_trellis else k
         window = made.window or trellis.FAST_WINDOW if is_trellis else 0
         made.packed = _core.PackedWeight.of_memory(
             memory, n, k, columns, made._coding(record), made.group_size, made.levels, window,
@@ -138,7 +139,7 @@ class QuantizedWeight:
         if not symmetric and record.family != "integer":
             raise ValueError(f"zero_points: {record.name} has none")
         self.window = checked_window(window, record)
-        self.levels = _checked_levels(levels, record, self.window, shape[0])
+        self.levels = checked_levels(levels, record, self.window, shape[0])
         self.seed = None if seed is None else arguments.scalar(seed, "seed", 0, 2**64 - 1)
         if input_scales is not None and self.seed is not None:
             raise ValueError("input_scales: cannot be combined with a rotation")
@@ -284,7 +285,7 @@ class QuantizedWeight:
                 raise ValueError("zero_points: only go with unsigned q; int8 values have 0 for zero point")
             codes = (q + np.int8(zero)).view(np.uint8)
         else:
-            codes, zero_points = q, _int4_zero_points(zero_points, zero)
+            codes, zero_points = q, int4_zero_points(zero_points, zero)
         scales = arguments.parameter(scales, "scales")
         if zero_points is not None and zero_points.ndim == 0:
             zero_points = np.full(scales.shape, zero_points)
@@ -303,7 +304,7 @@ class QuantizedWeight:
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
         state = {"version": np.array(STATE_VERSION), "format": np.array(self.format), "shape": np.array(self.shape),
-                 "group_size": np.array(self.group_size or 0), "codes": _pack(codes, record), "scales": scales}
+                 "group_size": np.array(self.group_size or 0), "codes": pack_codes(codes, record), "scales": scales}
         others = {"zero_points": zero_points, "levels": self.levels if record.name == "codebook4" else None,
                   "window": self.window, "seed": None if self.seed is None else np.uint64(self.seed),
                   "input_scales": self.input_scales}
@@ -346,13 +347,13 @@ class QuantizedWeight:
         n, k = (arguments.scalar(length, "shape", 0, 2**60) for length in state["shape"])
         group_size = arguments.scalar(state["group_size"], "group_size", 0, 2**62) or None
         codes = arguments.byte_array(state["codes"], "codes", unsigned_only=True)
-        packed_shape = n, _code_bytes(k, record, group_size)
+        packed_shape = n, code_bytes(k, record, group_size)
         if codes.shape != packed_shape:
             raise ValueError(f"codes: got shape {codes.shape}, takes {packed_shape} for the shape {(n, k)}")
         others = {name: state.get(name) for name in OTHER_ENTRIES}
         if others["zero_points"] is not None:
             arguments.byte_array(others["zero_points"], "zero_points", unsigned_only=True)
-        return cls(record.name, _unpack(codes, record, k), state["scales"], group_size=group_size,
+        return cls(record.name, unpack_codes(codes, record, k), state["scales"], group_size=group_size,
                    k=k if record.family == "trellis" else None, **others)
 
     def __reduce__(self):
@@ -366,73 +367,3 @@ class QuantizedWeight:
                   (self.input_scales is not None, ", inputs scaled")]
         scheme = "".join(text for applies, text in others if applies)
         return f"<QuantizedWeight {n}x{k} {self.format}{groups}{scheme}, {self.bits_per_weight:.2f} bits per weight>"
-
-
-def checked_window(window, record):
-    if window is None:
-        return None
-    if record.family != "trellis":
-        raise ValueError(f"window: only applies to {', '.join(formats.of_family('trellis'))}, not to {record.name!r}")
-    return arguments.scalar(window, "window", formats.WINDOWS[0], formats.WINDOWS[-1])
-
-
-def _checked_levels(levels, record, window, n):
-    """The table that a weight of this format has."""
-    if record.name != "codebook4":
-        if levels is not None:
-            raise ValueError(f"levels: those of {record.name} are its own")
-        return trellis.levels(record.bits) if record.family == "trellis" and window is None else record.levels
-    if levels is None:
-        raise ValueError("levels: needed for codebook4")
-    if levels.dtype != np.int8:
-        raise TypeError(f"levels: got dtype {levels.dtype}, takes int8")
-    if levels.shape not in ((16,), (n, 16)):
-        raise ValueError(f"levels: got shape {levels.shape}, takes (16,) or {(n, 16)}")
-    return np.array(levels, order="C")  # the caller's may change
-
-
-def checked_input_scales(x, k):
-    """A copy of what x is multiplied with, or None."""
-    if x is None:
-        return None
-    x = arguments.float_array(x, "input_scales")
-    if x.shape != (k,) or not (np.isfinite(x) & (x > 0)).all():
-        raise ValueError(f"input_scales: got shape {x.shape}, takes {(k,)}, finite and > 0 everywhere")
-    x = np.array(x)  # the caller's may change
-    x.flags.writeable = False
-    return x
-
-
-def _by_group(x, name, shape):
-    """Contiguous [N, G]; [N] is taken where G is always 1, without groups."""
-    if x.shape != shape and (shape[1] != 1 or x.shape != shape[:1]):
-        raise ValueError(f"{name}: got shape {x.shape}, takes {shape}")
-    return np.ascontiguousarray(x).reshape(shape)
-
-
-def _int4_zero_points(x, zero):
-    """uint8, of the given shape; None where all are the middle code."""
-    if x is None:
-        raise ValueError("zero_points: needed for unsigned q; a symmetric weight has 8")
-    x = arguments.parameter(x, "zero_points")
-    x = arguments.integer_parameter(x, "zero_points", x.shape)
-    if x.size and (x.min() < 0 or x.max() > 15):
-        raise ValueError("zero_points: must lie in 0 to 15 everywhere")
-    return None if (x == zero).all() else x.astype(np.uint8)
-
-
-def _code_bytes(k, record, group_size):
-    """Bytes of a row of codes in a state."""
-    if record.family == "trellis":  # whole words
-        block = _core.weight_block(k, group_size)
-        k = -(-k // block) * block
-    return -(-k * record.bits // 8)
-
-
-def _pack(codes, record):
-    return codes if record.bits == 8 or record.family == "trellis" else pack(codes, record.bits)
-
-
-def _unpack(packed, record, k):
-    is_plain = record.bits == 8 or record.family == "trellis"
-    return packed if is_plain else unpack(packed, record.bits, k, signed=False)

@@ -72,8 +72,10 @@ def test_one(data):
         return
     for name in model:
         try:
+            model.shape(name)
             use(model[name])
-        except ERRORS:
+            model.rows(name, [0, -1])
+        except (*ERRORS, IndexError):
             pass
 
 

@@ -1,0 +1,79 @@
+"""What a quantized weight consists of: checks of each part, and the codes of states."""
+
+import numpy as np
+
+from . import _arguments as arguments
+from . import _core, formats, trellis
+from .packing import pack, unpack
+
+SCALE_DTYPES = ("float16", "float32")
+
+
+def checked_window(window, record):
+    if window is None:
+        return None
+    if record.family != "trellis":
+        raise ValueError(f"window: only applies to {', '.join(formats.of_family('trellis'))}, not to {record.name!r}")
+    return arguments.scalar(window, "window", formats.WINDOWS[0], formats.WINDOWS[-1])
+
+
+def checked_levels(levels, record, window, n):
+    """The table that a weight of this format has."""
+    if record.name != "codebook4":
+        if levels is not None:
+            raise ValueError(f"levels: those of {record.name} are its own")
+        return trellis.levels(record.bits) if record.family == "trellis" and window is None else record.levels
+    if levels is None:
+        raise ValueError("levels: needed for codebook4")
+    if levels.dtype != np.int8:
+        raise TypeError(f"levels: got dtype {levels.dtype}, takes int8")
+    if levels.shape not in ((16,), (n, 16)):
+        raise ValueError(f"levels: got shape {levels.shape}, takes (16,) or {(n, 16)}")
+    return np.array(levels, order="C")  # the caller's may change
+
+
+def checked_input_scales(x, k):
+    """A copy of what x is multiplied with, or None."""
+    if x is None:
+        return None
+    x = arguments.float_array(x, "input_scales")
+    if x.shape != (k,) or not (np.isfinite(x) & (x > 0)).all():
+        raise ValueError(f"input_scales: got shape {x.shape}, takes {(k,)}, finite and > 0 everywhere")
+    x = np.array(x)  # the caller's may change
+    x.flags.writeable = False
+    return x
+
+
+def by_group(x, name, shape):
+    """Contiguous [N, G]; [N] is taken where G is always 1, without groups."""
+    if x.shape != shape and (shape[1] != 1 or x.shape != shape[:1]):
+        raise ValueError(f"{name}: got shape {x.shape}, takes {shape}")
+    return np.ascontiguousarray(x).reshape(shape)
+
+
+def int4_zero_points(x, zero):
+    """uint8, of the given shape; None where all are the middle code."""
+    if x is None:
+        raise ValueError("zero_points: needed for unsigned q; a symmetric weight has 8")
+    x = arguments.parameter(x, "zero_points")
+    x = arguments.integer_parameter(x, "zero_points", x.shape)
+    if x.size and (x.min() < 0 or x.max() > 15):
+        raise ValueError("zero_points: must lie in 0 to 15 everywhere")
+    return None if (x == zero).all() else x.astype(np.uint8)
+
+
+def code_bytes(k, record, group_size):
+    """Bytes of a row of codes in a state."""
+    if record.family == "trellis":  # whole words
+        block = _core.weight_block(k, group_size)
+        k = -(-k // block) * block
+    return -(-k * record.bits // 8)
+
+
+def pack_codes(codes, record):
+    return codes if record.bits == 8 or record.family == "trellis" else pack(codes, record.bits)
+
+
+def unpack_codes(packed, record, k):
+    is_plain = record.bits == 8 or record.family == "trellis"
+    return packed if is_plain else unpack(packed, record.bits, k, signed=False)
