@@ -59,6 +59,12 @@ def finished(process, code=0):
     return out, errors
 
 
+def workers(process):
+    """The processes that work on layers for a process of the command line."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def wait_for(condition):
     """Until a function of no arguments gives true."""
     end = time.monotonic() + 60

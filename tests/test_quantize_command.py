@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -229,20 +230,9 @@ def test_a_killed_process(folder):
     process = cases.command("quantize", model, folder / "out", "--format", "trellis2", "--processes", 1)
     journal = folder / "out" / "model.safetensors.index.json.journal"
     cases.wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 2)
-    workers = [int(pid) for pid in children(process.pid) if b"spawn_main" in command_line(pid)]
-    os.kill(workers[0], 9)
+    os.kill(cases.workers(process)[0], signal.SIGKILL)
     _, errors = cases.finished(process, 2)
     assert errors.splitlines()[0].startswith("qkernels quantize: a process that worked on a layer was killed")
     assert errors.endswith("the same command goes on\n") and len(errors.splitlines()) == 1
     cases.finished(cases.command("quantize", model, folder / "out", "--format", "trellis2"))
     assert len(qkernels.load(folder / "out")) == len(cases.tensors(layers=6))
-
-
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return file.read().split()
-
-
-def command_line(pid):
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
