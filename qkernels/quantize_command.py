@@ -31,7 +31,7 @@ def add_arguments(parser):
     add = parser.add_argument
     add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
     add("out", metavar="OUT", help="a folder, made if it is missing, which gets files of the same names; for one file "
-        "also a path that ends in .safetensors; while the work lasts, OUT.*.partial and OUT.journal lie beside or in it")
+        "also a path that ends in .safetensors; while the work lasts, *.partial and *.journal lie beside them")
     add("--dry-run", action="store_true", help="show what would become what, with sizes, and do nothing of it")
     add("--report", metavar="FILE", help="write a page about the result to FILE, HTML")
     add("--json", metavar="FILE", help="write the same as JSON to FILE")
@@ -168,8 +168,8 @@ def _summary(report):
     layers = report["layers"]
     floats, nbytes = (sum(layer[name] for layer in layers) for name in ("float_bytes", "bytes"))
     ratios = [layer["sqnr"] for layer in layers if layer["sqnr"] is not None]
-    return (f"{report['output']}: {_count(layers, 'layer')}, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} MB"
-            + (f" ({32 * nbytes / floats:.2f} bits a weight)" if floats else "")
+    return (f"{report['output']}: {_count(layers, 'layer')}, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} "
+            + "MB" + (f" ({32 * nbytes / floats:.2f} bits a weight)" if floats else "")
             + (f", SQNR {min(ratios):.1f} to {max(ratios):.1f} dB" if ratios else "")
             + f"; {_count(report['kept'], 'tensor')} kept; {report['seconds']:.1f} s")
 
