@@ -57,7 +57,7 @@ def test_a_file_holds_the_plan(tmp_path):
     assert os.listdir(tmp_path) == ["plan.json"]
     Plan({}).save(path)
     assert Plan.load(path) == Plan({}) != plan
-    with pytest.raises(FileError, match="No such file"):
+    with pytest.raises(FileError, match="no such folder"):
         plan.save(tmp_path / "no" / "plan.json")
 
 
