@@ -4,7 +4,9 @@
 """
 
 import inspect
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +35,9 @@ asymmetric_weight = qkernels.quantize_weight(weight, "int4", group_size=128, sym
 tokens = x[:128, :384]
 
 gemm = partial(qkernels.int8_gemm, a, packed_b)
+FOLDER = tempfile.TemporaryDirectory()
+FILE, LAYER = Path(FOLDER.name) / "layer.safetensors", {"weight": asymmetric_weight, "bias": scales}
+qkernels.save(FILE, LAYER)
 CASES = {  # function: variant
     "choose_qparams: tensor": lambda: qkernels.choose_qparams(x),
     "choose_qparams: columns": lambda: qkernels.choose_qparams(x, axis=1),
@@ -77,6 +82,8 @@ CASES = {  # function: variant
     "linear: int4, float32": lambda: qkernels.linear(tokens, weights["int4"], activations="float32"),
     "linear: int4, one row": lambda: qkernels.linear(tokens[:1], weights["int4"]),
     "linear: int4, one row, float32": lambda: qkernels.linear(tokens[:1], weights["int4"], activations="float32"),
+    "save: a layer": lambda: qkernels.save(FILE, LAYER),
+    "load: a layer": lambda: qkernels.load(FILE)["weight"],
     "linear: int2, groups": lambda: qkernels.linear(tokens, weights["int2"]),
 }
 

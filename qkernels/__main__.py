@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from . import __path__, __version__, demo, inspect_command, quantize_command
+from . import __path__, __version__
 from .dispatch import cpu_info
 
 
@@ -31,31 +31,28 @@ def bench_module():
     return importlib.import_module("qkernels.bench.cli")
 
 
+# The commands with modules of their own, each imported when it is asked for: others would cost more time than a start takes.
+COMMANDS = {
+    "demo": ("a sentence encoder with quantized linear layers, against float32", "demo"),
+    "quantize": ("a checkpoint of any size to a file of quantized weights", "quantize_command"),
+    "inspect": ("what a file of quantized weights holds", "inspect_command"),
+    "bench": ("low-bit products against other libraries and the machine's limits", None),
+}
+
+
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m qkernels", description="Quantization kernels for CPUs.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
     info = commands.add_parser("info", help="CPU features, ISAs, threads, and the kernel in each slot")
     info.set_defaults(run=print_info)
-
-    command = commands.add_parser("demo", help="a sentence encoder with quantized linear layers, against float32")
-    demo.add_arguments(command)
-    command.set_defaults(run=demo.run)
-
-    command = commands.add_parser("quantize", help="a checkpoint of any size to a file of quantized weights")
-    quantize_command.add_arguments(command)
-    command.set_defaults(run=quantize_command.run)
-
-    command = commands.add_parser("inspect", help="what a file of quantized weights holds")
-    inspect_command.add_arguments(command)
-    command.set_defaults(run=inspect_command.run)
-
-    bench = bench_module()
-    command = commands.add_parser("bench", help="low-bit products against other libraries and the machine's limits")
-    bench.add_arguments(command)
-    command.set_defaults(run=bench.run)
-
+    for name, (purpose, module) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name in argv:
+            module = bench_module() if module is None else importlib.import_module(f"{__package__}.{module}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     return args.run(args)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import entries, files, safetensors_format, shards
+from . import entries, model_file, safetensors_format, shards
 
 FLOATS = ("F32", "F16", "BF16", "F64")  # that become float32
 PIECE = 2**20  # bytes that are read at a time, of dtypes that have to be converted
@@ -94,13 +94,13 @@ def _header(path):
     try:
         with open(path, "rb") as file:
             header = safetensors_format.read_header(file)
-        if files.KEY in header.metadata:
-            descriptions, _ = files.own_entries(header)
+        if model_file.KEY in header.metadata:
+            descriptions, _ = model_file.own_entries(header)
             if any(description != entries.ARRAY for description in descriptions.values()):
                 raise ValueError("is quantized already")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    metadata = {name: text for name, text in header.metadata.items() if name not in (files.KEY, files.SEAL)}
+    metadata = {name: text for name, text in header.metadata.items() if name not in (model_file.KEY, model_file.SEAL)}
     return header._replace(metadata=metadata)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core, entries, files, safetensors_format, shards
+from . import _core, entries, files, model_file, safetensors_format, shards
 from .checkpoint import FLOATS, Checkpoint, SourceTensor
 from .plans import Plan
 from .quantize_layer import Layer
@@ -71,7 +71,7 @@ class OutputFile(NamedTuple):
     def sealed(self, checksums):
         """The header with these checksums."""
         specs = {name: (tensor.dtype, tensor.shape) for name, tensor in self.header.tensors.items()}
-        return files.seal(specs, self.metadata, self.descriptions, checksums)
+        return model_file.seal(specs, self.metadata, self.descriptions, checksums)
 
 
 class Conversion:
@@ -199,9 +199,9 @@ class Conversion:
                 parts[".input_scales"] = ("F32", (k,))
             for suffix, spec in parts.items():
                 self._add(specs, name + suffix, spec)
-        order = files.in_order(specs, set(descriptions) - set(self.kept))
-        zeros = {name: "0" * files.checksum_digits(_nbytes(*specs[name])) for name in order}
-        made = files.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
+        order = model_file.in_order(specs, set(descriptions) - set(self.kept))
+        zeros = {name: "0" * model_file.checksum_digits(_nbytes(*specs[name])) for name in order}
+        made = model_file.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
         path = self._paths[shard]
         return OutputFile(path, made, header.metadata, descriptions)
 

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from multiprocessing import connection
 
 # A thread each, that results depend on nothing but the input: the last bits of a BLAS product depend on its threads.
-ONE_THREAD = dict.fromkeys(("QKERNELS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_ONE_THREAD = dict.fromkeys(("QKERNELS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# And the C library keeps what one layer gave back for the next: new pages cost as much as reading the layer does.
+_KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+OF_PROCESSES = _ONE_THREAD | _KEPT_MEMORY
 
 CONNECT_SECONDS = 10
 
@@ -27,9 +30,9 @@ def local_processes(count):
     concurrent.futures.ProcessPoolExecutor
         Its processes end when this one does, however it ends, and at once when an exception leaves the block.
     """
-    others, before = multiprocessing.active_children(), {name: os.environ.get(name) for name in ONE_THREAD}
+    others, before = multiprocessing.active_children(), {name: os.environ.get(name) for name in OF_PROCESSES}
     executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare)
-    os.environ.update(ONE_THREAD)  # which processes take over when they start, before they import NumPy
+    os.environ.update(OF_PROCESSES)  # which processes take over when they start, before they import NumPy
     try:
         yield executor
     except BaseException:

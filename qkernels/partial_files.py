@@ -8,13 +8,13 @@ import os
 
 import numpy as np
 
-from . import _files, files, shards
+from . import _files, model_file, shards
 from .checkpoint import read_into
 from .conversion import FINGERPRINT
 from .progress import progress
 from .quantize_layer import write_at
 
-PIECE = 16 * files.PIECE  # bytes that are copied at a time
+PIECE = 16 * model_file.PIECE  # bytes that are copied at a time
 
 
 class PartialFiles:
@@ -65,7 +65,7 @@ class PartialFiles:
                 continue
             with open(path, "rb", buffering=0) as opened:
                 for name in progress(claimed, len(claimed), "comparing checksums", "layer"):
-                    if all("".join(map(files.checksum, _pieces(opened, file.header.tensors[name + suffix]))) == digits
+                    if all("".join(map(model_file.checksum, _pieces(opened, file.header.tensors[name + suffix]))) == digits
                            for suffix, digits in done[name].checksums.items()):
                         found[name] = done[name]
         return found
@@ -85,7 +85,7 @@ class PartialFiles:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            seals.append(header.metadata[files.SEAL])
+            seals.append(header.metadata[model_file.SEAL])
         if self.conversion.index:
             held = {name: (file.path.name, tensor.nbytes) for file in self.conversion.files
                     for name, tensor in file.header.tensors.items()}
@@ -101,8 +101,8 @@ class PartialFiles:
         try:
             for file, seal in zip(self.conversion.files, seals, strict=True):
                 path = self._names[file.path]
-                mapped = files.MappedFile(path if path.exists() else file.path)
-                if mapped.header.metadata[files.SEAL] != seal:
+                mapped = model_file.MappedFile(path if path.exists() else file.path)
+                if mapped.header.metadata[model_file.SEAL] != seal:
                     return False
                 mapped.verify_all()
         except (OSError, ValueError):
@@ -130,7 +130,7 @@ class PartialFiles:
         digits, done = [], 0
         with open(source, "rb", buffering=0) as opened:
             for piece in _pieces(opened, tensor):
-                digits.append(files.checksum(piece))
+                digits.append(model_file.checksum(piece))
                 write_at(descriptor, memoryview(piece), place.start + done)
                 done += len(piece)
         return "".join(digits)

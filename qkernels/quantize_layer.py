@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import entries, files, sensitivity
+from . import entries, files, model_file, sensitivity
 from .checkpoint import SourceTensor
 from .progress import quiet
 
-BLOCK = 2**16  # values whose error is measured at a time, to stay in cache
+BLOCK = 2**18  # values whose error is measured at a time, to stay in cache
 
 
 class Layer(NamedTuple):
@@ -105,7 +105,7 @@ def quantize_layer(layer):
             data = memoryview(np.ascontiguousarray(array)).cast("B")
             if len(data) != layer.tensors[suffix].nbytes:
                 raise ValueError(f"has {len(data)} bytes{suffix}, takes {layer.tensors[suffix].nbytes}")
-            checksums[suffix] = files.checksum(data)
+            checksums[suffix] = model_file.checksum(data)
             write_at(descriptor, data, layer.tensors[suffix].start)
         with ThreadPoolExecutor(1) as disk:  # which has the time of the SQNR
             synced = disk.submit(os.fsync, descriptor)

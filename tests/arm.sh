@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
 # dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs them under qemu's user
-# mode, two jobs at a time: on the first CPU the checks of all kernels that it has, on each other those of its best ISA; on the
+# mode, two jobs at a time: on the first CPU the checks of all kernels that it has, and an encoder whose weights lie in a mapped
+# file, as on the smallest machines; on each other those of its best ISA; on the
 # last CPU the Python tests under its best ISA, but for those of quantizers, and the frozen bytes and threads of what does not
 # depend on it; on each other the frozen bytes of all functions, under its best one. For Debian; root is needed only if tools are missing.
 #

@@ -9,7 +9,7 @@ import cases
 import numpy as np
 from weight_cases import packed, weight
 
-from qkernels import PackedB, QuantizedWeight, entries, files, pack_b, safetensors_format
+from qkernels import PackedB, QuantizedWeight, entries, model_file, pack_b, safetensors_format
 from qkernels.calibration import InputStatistics
 
 NEON = {"nr": 4, "kr": 8, "bytes_signed": 0, "lanes": 1}  # layouts of weights, which the tests write on any machine
@@ -129,9 +129,9 @@ def save_foreign(path, model, layout, b_layout=None):
             aligned.add(name)
         tensors |= {name + suffix: array for suffix, array in own.items()}
     specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
-    order = files.in_order(specs, aligned)
-    checksums = {name: files.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
-    header = files.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
+    order = model_file.in_order(specs, aligned)
+    checksums = {name: model_file.checksum(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8)) for name in order}
+    header = model_file.seal({name: specs[name] for name in order}, {}, descriptions, checksums)
     path.write_bytes(header.raw + b"".join(tensors[name].tobytes() for name in order))
 
 

@@ -11,7 +11,7 @@ from cases import assert_same, raises
 from file_cases import assert_same_value, every_kind
 from weight_cases import packed, weight
 
-from qkernels import _files, files, load, save, shards
+from qkernels import _files, load, model_file, save, shards
 
 pytestmark = pytest.mark.any_isa
 
@@ -51,7 +51,7 @@ def test_what_is_verified(tmp_path):
     """Each part that is used, and no other; once."""
     path, table = tmp_path / "model", cases.floats(1, (5000, 24))  # 7.3 pieces
     save(path, {"table": table, "w": packed(weight(1, 4, 32))})
-    start = files.MappedFile(path).header.tensors["table"].start
+    start = model_file.MappedFile(path).header.tensors["table"].start
     damaged(path, start + 3 * 2**16 + 5)
     model = load(path)
     assert model["w"].shape == (4, 32)
@@ -100,7 +100,7 @@ def parts_of(folder, model, count=3):
         part = {name: model[name] for name in names[i::count]}
         file = f"model-{i}.safetensors"
         save(folder / file, part, metadata={str(i): file})
-        weight_map |= {tensor: file for tensor in files.MappedFile(folder / file).header.tensors}
+        weight_map |= {tensor: file for tensor in model_file.MappedFile(folder / file).header.tensors}
     _files.write_json(folder / shards.INDEX, shards.index_of(weight_map, 1))
     return weight_map
 

@@ -10,7 +10,7 @@ from file_cases import array, assert_same_value, every_kind, statistics, to_arra
 from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
-from qkernels import QuantizedWeight, entries, files, load, pack_b, safetensors_format, save
+from qkernels import QuantizedWeight, entries, load, model_file, pack_b, safetensors_format, save
 from qkernels.calibration import InputStatistics
 
 DTYPES = [dtype for name, dtype in safetensors_format.NUMPY.items()]
@@ -193,7 +193,7 @@ def test_what_cannot_be_saved(tmp_path):
     raises(ValueError, "shape", save, path, {"a": pack_b(np.zeros((2**24 + 1, 0), np.int8))})
     for bad in ([], "text", {"a": 1}, {1: "a"}, {"a": None}, {"a": b"b"}):
         raises(TypeError, "metadata", save, path, {"a": fine}, metadata=bad)
-    for bad in (files.KEY, files.SEAL):
+    for bad in (model_file.KEY, model_file.SEAL):
         raises(ValueError, "metadata", save, path, {"a": fine}, metadata={bad: "x"})
     assert list(tmp_path.iterdir()) == []
 

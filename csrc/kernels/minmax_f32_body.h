@@ -29,14 +29,19 @@ static inline int minmax(const float *x, size_t n, float *low, float *high)
         lo[0] = vf_min(lo[0], value);
         hi[0] = vf_max(hi[0], value);
     }
-    float lows[LANES], highs[LANES];
-    vf_store(lows, vf_min(vf_min(lo[0], lo[1]), vf_min(lo[2], lo[3])));
-    vf_store(highs, vf_max(vf_max(hi[0], hi[1]), vf_max(hi[2], hi[3])));
-    int any_nan = vi_any(nan);
-    for (int c = 0; c < LANES; c++) {
-        *low = lows[c] < *low ? lows[c] : *low;
-        *high = highs[c] > *high ? highs[c] : *high;
+    /* Lanes in pairs, and not one after another: with short runs that is most of the work. */
+    vf least = vf_min(vf_min(lo[0], lo[1]), vf_min(lo[2], lo[3]));
+    vf greatest = vf_max(vf_max(hi[0], hi[1]), vf_max(hi[2], hi[3]));
+    for (int d = LANES / 2; d; d /= 2) {
+        least = vf_min(least, vf_swap(least, d));
+        greatest = vf_max(greatest, vf_swap(greatest, d));
     }
+    float ends[2 * LANES];
+    vf_store(ends, least);
+    vf_store(ends + LANES, greatest);
+    int any_nan = vi_any(nan);
+    *low = ends[0];
+    *high = ends[LANES];
     for (; i < n; i++) {
         any_nan |= x[i] != x[i];
         *low = x[i] < *low ? x[i] : *low;

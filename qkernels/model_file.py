@@ -1,0 +1,217 @@
+"""One file of a model: what lies where, and how it is checked.
+
+A file is a safetensors file whose metadata has, as JSON under "qkernels",
+
+    version       of this, 1
+    written_by    the version of qkernels
+    entries       of each name what it is, see entries.py; packed forms name their layout and ISA
+    checksums     of each tensor the CRC-32 of every 64 KiB of it, as hexadecimal digits
+
+and under "qkernels_checksum" the CRC-32 of the header, these eight digits counted as zeros. Packed forms come first, at
+multiples of 64 bytes, then arrays by the size of their values, so that each lies aligned.
+"""
+
+import json
+import math
+import mmap
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from . import entries, safetensors_format
+
+VERSION = 1
+KEY, SEAL = "qkernels", "qkernels_checksum"
+OPEN_SEAL = f'"{SEAL}":"00000000"'.encode()
+PIECE = 2**16  # bytes that a checksum is of
+DIGITS = 8
+FIRST = 2**24  # bytes of a file that the system is asked to read at once: packed forms, which are needed first
+PREFETCH = getattr(mmap, "MADV_WILLNEED", None)
+LONGEST_MESSAGE = 1000
+
+
+class MappedFile:
+    """One file: its header, checked, and its bytes, mapped.
+
+    Attributes
+    ----------
+    path : Path
+    header : Header
+    entries : dict of str to dict
+        Descriptions.
+    nbytes : int
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            with open(path, "rb") as file:
+                if file.seek(0, 2):  # nothing cannot be mapped
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self.nbytes = len(self._map)
+                    self._prefetch(0, FIRST)
+                self.header = safetensors_format.read_header(file)
+            self.entries, self._checksums = own_entries(self.header)
+            if self.nbytes != len(self.header.raw) + sum(tensor.nbytes for tensor in self.header.tensors.values()):
+                raise ValueError("changed while it was opened")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(self._message(error)) from None
+        self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
+
+    def entry(self, name, verify):
+        """The value of an entry."""
+        description = self.entries[name]
+        tensors = {}
+        for suffix in entries.parts(name, description, self.header.tensors):
+            tensors[suffix] = self.array(name + suffix)
+            if verify:
+                self._verify(name + suffix, list(self._unverified[name + suffix]))
+        try:
+            return entries.make(description, tensors)
+        except (TypeError, ValueError) as error:
+            raise ValueError(self._message(f"{name}: {error}")) from None
+
+    def array(self, name):
+        """A tensor as a read-only array on the map."""
+        tensor = self.header.tensors[name]
+        try:
+            dtype = _numpy_dtype(tensor.dtype)
+            return np.frombuffer(self._map, dtype, math.prod(tensor.shape), tensor.start).reshape(tensor.shape)
+        except (ImportError, TypeError, ValueError) as error:  # a dtype, or a shape of no values, that NumPy lacks
+            raise type(error)(self._message(f"{name}: {error}")) from None
+
+    def verify_all(self):
+        """Compare all tensors with their checksums."""
+        for name, pieces in self._unverified.items():
+            self._verify(name, sorted(pieces))
+
+    def rows(self, name, index, verify):
+        """Rows of a tensor, after a check of the pieces that hold them."""
+        array = self.array(name)
+        if array.ndim == 0:
+            raise IndexError(f"name: {name} is a scalar, it has no rows")
+        used = np.unique(index)
+        if used.size and not -len(array) <= used[0] <= used[-1] < len(array):
+            raise IndexError(f"index: got {used[0]} to {used[-1]}, takes numbers of {len(array)} rows")
+        if self._unverified[name]:
+            row_bytes, start = array.itemsize * math.prod(array.shape[1:]), self.header.tensors[name].start
+            pieces = set()
+            for first in (row_bytes * (used % max(len(array), 1))).tolist():
+                pieces.update(range(first // PIECE, -(-(first + row_bytes) // PIECE)))
+            pieces &= self._unverified[name]
+            for piece in pieces:  # all are asked for before one is waited for
+                self._prefetch(start + piece * PIECE, PIECE)
+            if verify:
+                self._verify(name, pieces)
+        return array[index]
+
+    def _prefetch(self, start, nbytes):
+        """Have the system begin to read some bytes, while this process goes on."""
+        if PREFETCH is not None:
+            start, end = start - start % mmap.ALLOCATIONGRANULARITY, min(start + nbytes, self.nbytes)
+            self._map.madvise(PREFETCH, start, end - start)
+
+    def _verify(self, name, pieces):
+        tensor, digits = self.header.tensors[name], self._checksums[name]
+        whole = memoryview(self._map)[tensor.start : tensor.start + tensor.nbytes]
+        for piece in pieces:
+            if checksum(whole[piece * PIECE : (piece + 1) * PIECE]) != digits[piece * DIGITS : (piece + 1) * DIGITS]:
+                raise ValueError(self._message(
+                    f"{name}: is damaged at bytes {piece * PIECE} to {min((piece + 1) * PIECE, tensor.nbytes)} of it: "
+                    "they do not have their checksum"))
+        self._unverified[name].difference_update(pieces)
+
+    def _message(self, text):
+        """With the file's name, and no longer than a message is, whatever the file says."""
+        return f"{self.path}: {str(text)[:LONGEST_MESSAGE]}"
+
+
+def checksum(data):
+    """Of bytes: the digits of each piece."""
+    data = memoryview(data).cast("B")
+    return "".join(f"{zlib.crc32(data[i : i + PIECE]):08x}" for i in range(0, len(data), PIECE))
+
+
+def checksum_digits(nbytes):
+    """The digits of the checksum of so many bytes."""
+    return DIGITS * -(-nbytes // PIECE)
+
+
+def in_order(specs, aligned):
+    """The names of tensors in the order of their bytes: those to be aligned, then by the size of a value."""
+    return sorted(specs, key=lambda name: -safetensors_format.ALIGNMENT if name in aligned
+                  else -(safetensors_format.BITS[specs[name][0]] // 8))
+
+
+def seal(specs, metadata, descriptions, checksums):
+    """The header of a file, with its own checksum.
+
+    Parameters
+    ----------
+    specs : dict of str to (str, tuple of int)
+        As `safetensors_format.lay_out` takes them.
+    metadata : dict of str to str
+        Of the user.
+    descriptions : dict of str to dict
+        Of the entries.
+    checksums : dict of str to str
+        Of the tensors; the header's length depends on nothing but their lengths.
+    """
+    from . import __version__
+
+    own = json.dumps({"version": VERSION, "written_by": __version__, "entries": descriptions, "checksums": checksums},
+                     separators=(",", ":"))
+    header = safetensors_format.lay_out(specs, metadata | {KEY: own, SEAL: "0" * DIGITS})
+    closed = OPEN_SEAL.replace(b"0" * DIGITS, b"%08x" % zlib.crc32(header.raw))
+    return header._replace(raw=header.raw.replace(OPEN_SEAL, closed, 1))
+
+
+def own_entries(header):
+    """The entries and checksums of a file of qkernels, after a check that they are complete."""
+    text = header.metadata.get(KEY)
+    if text is None or SEAL not in header.metadata:
+        raise ValueError("is a safetensors file, but not one of qkernels: python -m qkernels quantize makes one of it")
+    given = header.metadata[SEAL].encode()
+    raw = header.raw.replace(OPEN_SEAL.replace(b"0" * DIGITS, given), OPEN_SEAL, 1)
+    if len(given) != DIGITS or given != b"%08x" % zlib.crc32(raw):
+        raise ValueError("its header is damaged, or was changed by another program: it does not have its checksum")
+    try:
+        own = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"metadata: {KEY}: is no JSON ({error})") from None
+    version = own.get("version") if isinstance(own, dict) else None
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"version: got {version!r}, takes {VERSION}"
+                         + (f"; it was written by qkernels {own.get('written_by')}" if isinstance(own, dict) else ""))
+    given, checksums = own.get("entries"), own.get("checksums")
+    if not isinstance(given, dict) or not isinstance(checksums, dict) or checksums.keys() != header.tensors.keys():
+        raise ValueError("entries, checksums: take one for each tensor")
+    for name, tensor in header.tensors.items():
+        if not isinstance(checksums[name], str) or len(checksums[name]) != checksum_digits(tensor.nbytes):
+            raise ValueError(f"checksums: {name}: takes {checksum_digits(tensor.nbytes)} digits")
+    own_tensors = []
+    for name, description in given.items():
+        try:
+            entries.checked_description(description)
+        except ValueError as error:
+            raise ValueError(f"entries: {name}: {error}") from None
+        own_tensors += [name + suffix for suffix in entries.parts(name, description, header.tensors)]
+        if name + entries.suffixes(description)[0] not in header.tensors:
+            raise ValueError(f"entries: {name}: has no tensor")
+    if sorted(own_tensors) != sorted(header.tensors):
+        raise ValueError("entries: take each tensor once")
+    return given, checksums
+
+
+def _numpy_dtype(dtype):
+    """NumPy's, of a dtype in the words of the format."""
+    if dtype in safetensors_format.NUMPY:
+        return np.dtype(safetensors_format.NUMPY[dtype])
+    if dtype not in safetensors_format.ML_DTYPES:
+        raise TypeError(f"got dtype {dtype}, which NumPy has no arrays of")
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError(f"arrays of {dtype} need ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(getattr(ml_dtypes, safetensors_format.ML_DTYPES[dtype]))
