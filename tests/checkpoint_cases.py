@@ -1,6 +1,7 @@
 """Checkpoints for the tests of `python -m qkernels quantize`, and what must come of them."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -49,7 +50,11 @@ def write_shards(folder, arrays, count=3):
 def command(*arguments, **options):
     """A process of the command line."""
     return subprocess.Popen([sys.executable, "-m", "qkernels", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_take_ctrl_c, **options)
+
+
+def _take_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background would inherit "ignore"
 
 
 def finished(process, code=0):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -191,16 +192,18 @@ def test_rest_notices_a_thread_that_spins(monkeypatch):
 
     def spin():
         while not stop.is_set():
-            sum(range(1000))
+            zlib.crc32(bytes(2**20))  # without the interpreter's lock
 
-    thread = threading.Thread(target=spin)
-    thread.start()
+    threads = [threading.Thread(target=spin) for _ in range(4)]  # one of them computes, however busy the machine is
+    for thread in threads:
+        thread.start()
     try:
         with pytest.raises(workers.WorkerError, match="idle threads"):
             workers.rest()
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def test_check_of_results():
