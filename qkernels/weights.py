@@ -58,11 +58,10 @@ class QuantizedWeight:
         shape = len(codes), group_count(columns, self.group_size)
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
-        stream = {"k": k, "window": self.window or trellis.FAST_WINDOW} if is_trellis else {}
         self.packed = _core.PackedWeight(
             np.ascontiguousarray(codes), by_group(scales, "scales", shape),
             None if zero_points is None else by_group(zero_points, "zero_points", shape),
-            self._coding(record), self.group_size, self.levels, **stream)
+            self._coding(record), self.group_size, self.levels, columns, self._state_bits(record))
 
     @classmethod
     def from_memory(cls, memory, format, shape, layout, *, group_size, scale_dtype, has_zero_points, levels=None,
@@ -101,9 +100,8 @@ class QuantizedWeight:
         is_trellis = record.family == "trellis"
         n, k = shape
         columns = code_bytes(k, record, made.group_size) if is_trellis else k
-        window = made.window or trellis.FAST_WINDOW if is_trellis else 0
         made.packed = _core.PackedWeight.of_memory(
-            memory, n, k, columns, made._coding(record), made.group_size, made.levels, window,
+            memory, n, k, columns, made._coding(record), made.group_size, made.levels, made._state_bits(record),
             np.dtype(scale_dtype).itemsize, has_zero_points, layout)
         if made.packed is None:
             raise ValueError("memory: is no packed weight of this format, shape and layout")
@@ -126,9 +124,8 @@ class QuantizedWeight:
         _core.PackedWeight
         """
         record = formats.find(self.format)
-        window = self.window or trellis.FAST_WINDOW if record.family == "trellis" else 0
         return _core.PackedWeight(*self.packed.unpack(), self._coding(record), self.group_size, self.levels,
-                                  self.shape[1], window, layout)
+                                  self.shape[1], self._state_bits(record), layout)
 
     def _set_scheme(self, format, shape, group_size, symmetric, levels, window, seed, input_scales):
         """All attributes but the packed form; returns the record of the format."""
@@ -149,6 +146,10 @@ class QuantizedWeight:
     def _coding(self, record):
         """The number of the packed form."""
         return record.coding + (formats.FINE_CODING if self.window else 0)
+
+    def _state_bits(self, record):
+        """Of a trellis; 0 of other formats."""
+        return self.window or trellis.FAST_WINDOW if record.family == "trellis" else 0
 
     @property
     def shape(self):
@@ -227,8 +228,7 @@ class QuantizedWeight:
         if record.family == "binary":
             return (2 * codes).view(np.int8) - np.int8(1)
         if record.family == "trellis":
-            window = self.window or trellis.FAST_WINDOW
-            return trellis.decode(codes, record.bits, window, self.shape[1], self.group_size)
+            return trellis.decode(codes, record.bits, self._state_bits(record), self.shape[1], self.group_size)
         return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels[rows], codes, axis=1)
 
     @classmethod
