@@ -47,14 +47,15 @@ def write_shards(folder, arrays, count=3):
     return folder
 
 
-def command(*arguments, **options):
-    """A process of the command line."""
+def command(*arguments, prepare=lambda: None, **options):
+    """A process of the command line; prepare is called in it before it starts."""
+
+    def start():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background would inherit "ignore"
+        prepare()
+
     return subprocess.Popen([sys.executable, "-m", "qkernels", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_take_ctrl_c, **options)
-
-
-def _take_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background would inherit "ignore"
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=start, **options)
 
 
 def finished(process, code=0):

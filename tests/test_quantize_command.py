@@ -202,7 +202,7 @@ def test_refused_paths(folder, capsys, model, out, message):
 def test_no_space(folder, model, out):
     """Found before the work begins, and nothing stays behind."""
     before = cases.files_in(folder)
-    process = cases.command("quantize", folder / model, folder / out, preexec_fn=lambda: resource.setrlimit(
+    process = cases.command("quantize", folder / model, folder / out, prepare=lambda: resource.setrlimit(
         resource.RLIMIT_FSIZE, (20000, 20000)))
     _, errors = cases.finished(process, 2)
     line, = errors.splitlines()
