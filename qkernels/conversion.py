@@ -121,7 +121,7 @@ class Conversion:
     def fingerprint(self):
         """Digits that are others for everything on which a byte depends."""
         inputs = [str(shard.path) for shard in self.source.shards.values()]
-        inputs += [self._calibration] if self._statistics else []
+        inputs += sorted({place.path for place in self._statistics.values()})
         stats = [os.stat(path) for path in inputs]
         parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
                  self.plan.layers, [file.header.raw.decode("latin1") for file in self.files],
@@ -132,10 +132,8 @@ class Conversion:
         """What a process has to know to quantize a layer into the file at path."""
         from . import __version__
 
-        statistics = self._statistics.get(name)
-        return Layer(name, self.source.tensors[name], self.plan.layers[name],
-                     None if statistics is None else (self._calibration, statistics), self.layout, str(path),
-                     file.parts(name), measure, __version__)
+        return Layer(name, self.source.tensors[name], self.plan.layers[name], self._statistics.get(name), self.layout,
+                     str(path), file.parts(name), measure, __version__)
 
     def layer_report(self, name, file):
         """What can be said of a layer before it is quantized."""
@@ -146,22 +144,23 @@ class Conversion:
                 "bits": 8 * nbytes / math.prod(tensor.shape)}
 
     def _checked_statistics(self):
-        """The name in the calibration file of each layer that needs it."""
+        """Where the statistics lie of each layer that needs them."""
         needed = [name for name, options in self.plan.layers.items() if is_calibrated(options)]
         if not needed:
             return {}
         if self._calibration is None:
             raise ValueError(f"calibration: needed for method {self.plan.layers[needed[0]]['method']!r}")
-        found = files.load(self._calibration, verify=False).descriptions
-        names = {}
+        found = files.load(self._calibration, verify=False)
+        places = {}
         for name in needed:
-            names[name] = name if name in found else name.removesuffix(".weight")
-            description, k = found.get(names[name]), self.source.tensors[name].tensor.shape[1]
+            own = name if name in found else name.removesuffix(".weight")
+            description, k = found.descriptions.get(own), self.source.tensors[name].tensor.shape[1]
             if description is None:
                 raise ValueError(f"calibration: {self._calibration} lacks {name}")
             if description["kind"] != "statistics" or description["k"] != k or not description["rows"]:
                 raise ValueError(f"calibration: {name}: takes statistics of some rows of {k} values")
-        return names
+            places[name] = found.place(own)
+        return places
 
     def _check_out(self, folder):
         is_file = folder != self.out.resolve()

@@ -164,6 +164,15 @@ class QuantizedModel(Mapping):
         """
         return entries.parts(name, self.descriptions[name], self._files[name].header.tensors)
 
+    def place(self, name):
+        """Where an entry lies, from which another process has its value without reading a header.
+
+        Returns
+        -------
+        model_file.EntryPlace
+        """
+        return self._files[name].place(name)
+
     def verify_all(self):
         """Compare everything with its checksums, which reads all that was not compared before.
 

@@ -16,6 +16,7 @@ import math
 import mmap
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,42 @@ DIGITS = 8
 FIRST = 2**24  # bytes of a file that the system is asked to read at once: packed forms, which are needed first
 PREFETCH = getattr(mmap, "MADV_WILLNEED", None)
 LONGEST_MESSAGE = 1000
+
+
+class EntryPlace(NamedTuple):
+    """Where an entry lies: for other processes, which do not have to read a header that may be that of thousands.
+
+    Attributes
+    ----------
+    path : str
+        Of the file, absolute.
+    nbytes : int
+        Of the file.
+    name : str
+    description : dict
+    tensors : dict of str to Tensor
+    checksums : dict of str to str
+        Of the tensors.
+    """
+
+    path: str
+    nbytes: int
+    name: str
+    description: dict
+    tensors: dict
+    checksums: dict
+
+    def value(self):
+        """The value of the entry, compared with its checksums.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It was changed, or the entry is damaged.
+        """
+        return MappedFile.at(self).entry(self.name, verify=True)
 
 
 class MappedFile:
@@ -57,7 +94,30 @@ class MappedFile:
                 raise ValueError("changed while it was opened")
         except (ValueError, RecursionError) as error:
             raise ValueError(self._message(error)) from None
-        self._unverified = {name: set(range(len(digits) // DIGITS)) for name, digits in self._checksums.items()}
+        self._unverified = _all_pieces(self._checksums)
+
+    def place(self, name):
+        """An EntryPlace."""
+        description = self.entries[name]
+        tensors = {name + suffix: tensor for suffix, tensor in
+                   entries.parts(name, description, self.header.tensors).items()}
+        return EntryPlace(str(self.path.resolve()), self.nbytes, name, description, tensors,
+                          {tensor: self._checksums[tensor] for tensor in tensors})
+
+    @classmethod
+    def at(cls, place):
+        """The file of an EntryPlace, with that entry alone and without the rest of its header."""
+        file = cls.__new__(cls)
+        file.path = Path(place.path)
+        with open(place.path, "rb") as opened:
+            file.nbytes = opened.seek(0, 2)
+            if file.nbytes != place.nbytes:
+                raise ValueError(file._message("was changed in the meantime"))
+            file._map = mmap.mmap(opened.fileno(), file.nbytes, access=mmap.ACCESS_READ)
+        file.header = safetensors_format.Header(place.tensors, {}, b"")
+        file.entries, file._checksums = {place.name: place.description}, place.checksums
+        file._unverified = _all_pieces(place.checksums)
+        return file
 
     def entry(self, name, verify):
         """The value of an entry."""
@@ -125,6 +185,11 @@ class MappedFile:
     def _message(self, text):
         """With the file's name, and no longer than a message is, whatever the file says."""
         return f"{self.path}: {str(text)[:LONGEST_MESSAGE]}"
+
+
+def _all_pieces(checksums):
+    """The numbers of the pieces of each tensor."""
+    return {name: set(range(len(digits) // DIGITS)) for name, digits in checksums.items()}
 
 
 def checksum(data):

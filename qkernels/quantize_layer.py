@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import entries, files, model_file, sensitivity
+from . import entries, model_file, sensitivity
 from .checkpoint import SourceTensor
 from .progress import quiet
 
@@ -24,8 +24,8 @@ class Layer(NamedTuple):
     source : SourceTensor
     options : dict
         Of `quantize_weight`.
-    calibration : (str, str) or None
-        The file of statistics, and the layer's name there.
+    calibration : EntryPlace or None
+        Where the statistics of its inputs lie.
     layout : dict
         Of the packed form, whatever the ISA of the process that makes it.
     path : str
@@ -41,7 +41,7 @@ class Layer(NamedTuple):
     name: str
     source: SourceTensor
     options: dict
-    calibration: tuple | None
+    calibration: model_file.EntryPlace | None
     layout: dict
     path: str
     tensors: dict
@@ -88,10 +88,7 @@ def quantize_layer(layer):
     if layer.version != __version__:
         raise ValueError(f"a worker has qkernels {__version__}, takes {layer.version}")
     start = time.perf_counter()
-    statistics = None
-    if layer.calibration is not None:
-        path, name = layer.calibration
-        statistics = files.load(path)[name]
+    statistics = None if layer.calibration is None else layer.calibration.value()
     w = layer.source.float32()
     with quiet():  # the bar is that of all layers
         weight = sensitivity.quantized(w, layer.options, statistics)
