@@ -10,10 +10,14 @@ static const struct isa_row {
     const char *name;
     int built;
     uint32_t features;
+    qk_b_layout b;
+    qk_weight_layout weight;
 } isa_rows[QK_ISA_COUNT] = {
-#define ISA(name, built, features) {#name, built, features},
+#define LAYOUT(...) {__VA_ARGS__}
+#define ISA(name, built, features, b, weight) {#name, built, features, b, weight},
 #include "isa.def"
 #undef ISA
+#undef LAYOUT
 };
 
 static const char *const slot_names[QK_SLOT_COUNT] = {
@@ -31,6 +35,8 @@ static const char *const feature_names[QK_CPU_FEATURE_COUNT] = {
 int qk_isa_count(void) { return QK_ISA_COUNT; }
 const char *qk_isa_name(int isa) { return isa_rows[isa].name; }
 int qk_isa_built(int isa) { return isa_rows[isa].built; }
+qk_b_layout qk_b_layout_of_isa(int isa) { return isa_rows[isa].b; }
+qk_weight_layout qk_weight_layout_of_isa(int isa) { return isa_rows[isa].weight; }
 
 int qk_isa_supported(int isa)
 {

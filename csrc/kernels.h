@@ -174,6 +174,11 @@ typedef const struct qk_gemm_s8 {
     uint64_t (*peak)(uint64_t rounds);
 } qk_gemm_s8_type;
 
+static inline qk_b_layout qk_b_layout_of(qk_gemm_s8_type *gemm)
+{
+    return (qk_b_layout){gemm->nr, gemm->kr, gemm->n_unit, gemm->b_signed};
+}
+
 /* Store m rows of n columns, tile rows being ld apart; n is a multiple of QK_STORE_COLUMNS; the first column is
  * number `column` of the whole product. */
 typedef void qk_store_type(const int32_t *tile, size_t ld, size_t m, size_t n, const qk_store_args *args,
@@ -390,7 +395,7 @@ enum qk_slot {
 };
 
 enum qk_isa {
-#define ISA(name, built, features) QK_ISA_##name,
+#define ISA(name, built, features, b, weight) QK_ISA_##name,
 #include "isa.def"
 #undef ISA
     QK_ISA_COUNT

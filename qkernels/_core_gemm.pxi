@@ -116,6 +116,11 @@ def b_layout():
     return qk_own_b_layout()
 
 
+def b_layouts():
+    """The layout of each ISA, built or not, by name."""
+    return {qk_isa_name(i).decode(): qk_b_layout_of_isa(i) for i in range(qk_isa_count())}
+
+
 cdef class PackedB:
     """A right-hand side [K, N] in the layout of the selected ISA's kernel; made by `pack_b`.
 

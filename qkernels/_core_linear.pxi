@@ -6,6 +6,11 @@ def weight_layout():
     return qk_own_weight_layout()
 
 
+def weight_layouts():
+    """The layout of each ISA, built or not, by name."""
+    return {qk_isa_name(i).decode(): qk_weight_layout_of_isa(i) for i in range(qk_isa_count())}
+
+
 cdef qk_weight shape_of(size_t n, size_t k, group_size, qk_codes coding, int window, int scale_bytes,
                         bint row_tables) noexcept:
     """A weight without its arrays."""

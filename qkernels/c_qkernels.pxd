@@ -86,6 +86,7 @@ cdef extern from "qkernels.h" nogil:
         uint8_t nr, kr, n_unit
         uint8_t bytes_signed
     qk_b_layout qk_own_b_layout()
+    qk_b_layout qk_b_layout_of_isa(int isa)
     qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
 
     ctypedef enum qk_output:
@@ -144,6 +145,7 @@ cdef extern from "qkernels.h" nogil:
         uint8_t bytes_signed
         uint8_t lanes
     qk_weight_layout qk_own_weight_layout()
+    qk_weight_layout qk_weight_layout_of_isa(int isa)
     qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
     qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed)
     void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)

@@ -151,6 +151,8 @@ typedef struct qk_b_layout {
 } qk_b_layout;
 /* That of the selected ISA's kernel, which qk_pack_b packs. */
 qk_b_layout qk_own_b_layout(void);
+/* That of an ISA, built or not. */
+qk_b_layout qk_b_layout_of_isa(int isa);
 /* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed [K][N] of this layout, so that
  * all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
 qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes);
@@ -241,6 +243,8 @@ typedef struct qk_weight_layout {
 } qk_weight_layout;
 /* That of the selected ISA's kernel, which alone qk_linear takes. */
 qk_weight_layout qk_own_weight_layout(void);
+/* That of an ISA, built or not. */
+qk_weight_layout qk_weight_layout_of_isa(int isa);
 /* Packed in any layout: one flat buffer of qk_packed_weight_size bytes, aligned to 64. The size of one that no panels can
  * have is QK_FOREIGN_LAYOUT. */
 qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes);

@@ -52,11 +52,7 @@ static int add_zero_point(qk_packed_b *header, int32_t z)
     return qmin <= z && z <= qmax;
 }
 
-qk_b_layout qk_own_b_layout(void)
-{
-    qk_gemm_s8_type *gemm = qk_kernels.gemm_s8;
-    return (qk_b_layout){gemm->nr, gemm->kr, gemm->n_unit, gemm->b_signed};
-}
+qk_b_layout qk_own_b_layout(void) { return qk_b_layout_of(qk_kernels.gemm_s8); }
 
 qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
 {

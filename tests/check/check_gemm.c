@@ -123,7 +123,7 @@ static void check_wraparound(qk_gemm_s8_type *g)
         }
 }
 
-static void check_descriptor(qk_gemm_s8_type *g)
+static void check_descriptor(qk_gemm_s8_type *g, enum qk_isa isa)
 {
     if (!begin_case(AT_START, 0, "descriptor"))
         return;
@@ -132,13 +132,15 @@ static void check_descriptor(qk_gemm_s8_type *g)
         g->a_by_rows > 1 || g->a_signed > 1 || g->b_signed > 1)
         fail("mr=%d nr=%d n_unit=%d kr=%d a_bytes=%d a_by_rows=%d a_signed=%d b_signed=%d: beyond the bounds of "
              "kernels.h", g->mr, g->nr, g->n_unit, g->kr, g->a_bytes, g->a_by_rows, g->a_signed, g->b_signed);
+    const qk_b_layout own = qk_b_layout_of(g), listed = qk_b_layout_of_isa(isa);
+    expect_equal("isa.def has this layout", memcmp(&own, &listed, sizeof own), 0);
     expect_equal("peak(1) multiplies and adds", g->peak(1) > 0, 1);
 }
 
 void check_gemm_s8(const kernel_row *row)
 {
     qk_gemm_s8_type *g = row->kernel.gemm_s8;
-    check_descriptor(g);
+    check_descriptor(g, row->isa);
     set_operand_a(&a, g);
     set_operand_b(&b, g);
     check_gemm_packers(g);

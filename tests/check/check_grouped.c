@@ -181,13 +181,15 @@ static void check_shapes(qk_gemm_grouped_type *g)
         }
 }
 
-static void check_descriptor(qk_gemm_grouped_type *g)
+static void check_descriptor(qk_gemm_grouped_type *g, enum qk_isa isa)
 {
     if (!begin_case(AT_START, 0, "descriptor"))
         return;
     /* A line of the narrowest codes must not reach beyond the smallest block. */
     if (g->nr < 1 || g->nr > QK_MAX_NR || g->kr < 1 || 32 % (4 * g->kr) || g->bytes_signed > 1)
         fail("nr=%d kr=%d bytes_signed=%d: beyond the bounds of kernels.h", g->nr, g->kr, g->bytes_signed);
+    const qk_weight_layout own = qk_layout_of(g), listed = qk_weight_layout_of_isa(isa);
+    expect_equal("isa.def has this layout", memcmp(&own, &listed, sizeof own), 0);
     for (int codes = 0; codes < QK_CODES_COUNT; codes++) {
         expect_equal("all functions are there", g->run[codes] && g->decode[codes], 1);
         expect_equal("run_packed is there where it takes rows", g->run_packed[codes] != NULL, g->few[codes] > 0);
@@ -197,7 +199,7 @@ static void check_descriptor(qk_gemm_grouped_type *g)
 
 void check_gemm_grouped(const kernel_row *row)
 {
-    check_descriptor(row->kernel.gemm_grouped);
+    check_descriptor(row->kernel.gemm_grouped, row->isa);
     check_shapes(row->kernel.gemm_grouped);
 }
 
