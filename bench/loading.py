@@ -158,7 +158,7 @@ def prepare(folder):
         shutil.copyfile(source / name, folder / name)
     encoder = quantized(*load_model(folder))
     qkernels.save(folder / "int4.safetensors", tensors_of(encoder))
-    linears = sum(layer.nbytes for layer in encoder.linears.values())
+    linears = sum(layer.weight.packed_nbytes for layer in encoder.linears.values())
     float32 = sum(4 * int(np.prod(layer.weight.shape)) for layer in encoder.linears.values())
     return {"float32_bytes": (folder / "model.safetensors").stat().st_size,
             "int4_bytes": (folder / "int4.safetensors").stat().st_size,

@@ -138,7 +138,7 @@ class Conversion:
     def layer_report(self, name, file):
         """What can be said of a layer before it is quantized."""
         tensor, options = self.source.tensors[name].tensor, self.plan.layers[name]
-        nbytes = sum(part.nbytes for part in file.parts(name).values())
+        nbytes = tried(options).nbytes_of(tensor.shape)
         return {"name": name, "of": label(options), "shape": list(tensor.shape), "dtype": tensor.dtype,
                 "float_bytes": 4 * math.prod(tensor.shape), "bytes": nbytes,
                 "bits": 8 * nbytes / math.prod(tensor.shape)}

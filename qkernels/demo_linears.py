@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class Int8Linear:
 
     def __init__(self, packed: qkernels.PackedB, scales: np.ndarray, bias: np.ndarray):
         self.packed, self.scales, self.bias = packed, scales, bias
-        self.nbytes = packed.nbytes + scales.nbytes
+        self.nbytes = math.prod(packed.shape) + scales.nbytes  # padding apart: the same on every processor
 
     @classmethod
     def quantized(cls, weight: np.ndarray, bias: np.ndarray) -> Int8Linear:

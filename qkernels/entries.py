@@ -12,9 +12,11 @@ import re
 import numpy as np
 
 from . import _arguments as arguments
-from . import _core, safetensors_format
+from . import _core, formats, safetensors_format
 from .gemm import PackedB
+from .groups import checked_group_size
 from .statistics import ENTRIES, InputStatistics
+from .weight_parts import SCALE_DTYPES, state_bytes
 from .weights import QuantizedWeight
 
 ARRAY = {"kind": "array"}
@@ -81,6 +83,29 @@ def weight_description(weight, shape):
                    "window": weight.window, "seed": weight.seed, "isa": weight.packed.isa,
                    "layout": layout_id(weight.packed.layout)}
     return checked_description({name: entry for name, entry in description.items() if entry is not None})
+
+
+def state_bytes_of(description, shapes):
+    """`QuantizedWeight.nbytes` of a "weight".
+
+    Parameters
+    ----------
+    description : dict
+    shapes : dict of str to tuple of int
+        Those of its tensors, by suffix.
+
+    Raises
+    ------
+    ValueError
+        The description says what no weight is.
+    """
+    if description["scale_dtype"] not in SCALE_DTYPES:
+        raise ValueError(f"scale_dtype: got {description['scale_dtype']!r}, takes one of {', '.join(SCALE_DTYPES)}")
+    return state_bytes(
+        formats.find(description["format"]), description["shape"], checked_group_size(description.get("group_size")),
+        description["scale_dtype"], has_zero_points=description["zero_points"],
+        row_tables=len(shapes.get(".levels", ())) == 2, integers=[description.get("window"), description.get("seed")],
+        has_input_scales=".input_scales" in shapes)
 
 
 def checked_description(description):

@@ -54,15 +54,20 @@ def contents(model):
     -------
     dict
         "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight),
-        "shape", "bytes", "bits" (for each value), and of packed forms "layout", "isa" (where it was made) and "mapped",
-        whether the selected ISA uses it as it lies; None of others.
+        "shape", "bytes" (in the file, the padding of a packed form included), "bits" (for each value; of a weight
+        `QuantizedWeight.bits_per_weight`, padding apart), and of packed forms "layout", "isa" (where it was made) and
+        "mapped", whether the selected ISA uses it as it lies; None of others.
     """
     listed = []
     for name, description in model.descriptions.items():
         parts = model.parts(name)
         nbytes = sum(part.nbytes for part in parts.values())
-        what, shape = description["kind"], description.get("shape")
+        what, shape, portable = description["kind"], description.get("shape"), nbytes
         if what == "weight":
+            try:
+                portable = entries.state_bytes_of(description, {suffix: part.shape for suffix, part in parts.items()})
+            except ValueError as error:
+                raise ValueError(f"{model.path}: {name}: {error}") from None
             what = label(_options(description) | ({"method": "awq"} if ".input_scales" in parts else {}))
         elif what == "array":
             what, shape = parts[""].dtype, list(parts[""].shape)
@@ -70,7 +75,7 @@ def contents(model):
             what, shape = f"statistics of {description['rows']:,} rows", [description["k"]]
         own = {"weight": _core.weight_layout, "packed_b": _core.b_layout}.get(description["kind"])
         listed.append({"name": name, "what": what, "shape": shape, "bytes": nbytes,
-                       "bits": 8 * nbytes / max(math.prod(shape), 1), "layout": description.get("layout"),
+                       "bits": 8 * portable / max(math.prod(shape), 1), "layout": description.get("layout"),
                        "isa": description.get("isa"),
                        "mapped": own and description["layout"] == entries.layout_id(own())})
     return {"metadata": model.metadata, "bytes": model.nbytes, "entries": listed}

@@ -30,7 +30,7 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     candidates : sequence of dict
         What each layer may become: options of `quantize_weight`, "format" among them, see `sensitivity`.
     budget_bits, budget_bytes, budget_seconds : float
-        One of them: bits per weight on average or bytes in total, both of everything that is stored
+        One of them: bits per weight on average or bytes in total, both of everything in a weight's state
         (`QuantizedWeight.nbytes`), or the time of one product of each layer.
     measure : {"hessian", "sqnr", "kl"} or callable, default "hessian"
         The error of a layer, see `sensitivity`. A function takes a dict of one layer's name to its QuantizedWeight and
@@ -70,7 +70,7 @@ def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budge
     to the layer's squared output error [1]_ [2]_. The factor is the model's: "hessian" and "sqnr" take all layers as
     equally sensitive to the same ratio of noise to outputs; importance corrects this, and a function as measure asks
     the model itself. With importance ``trace(W H W^T)``, "hessian" sums absolute errors. SQNRs in dB do not add up, so
-    that ratios are summed. Bytes are those of the selected ISA, with the padding of its layout.
+    that ratios are summed.
 
     A plan may be worse than one format for all layers where its measure is a poor guide to the model: compare the two
     by the outputs of the model.

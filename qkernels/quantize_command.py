@@ -84,7 +84,7 @@ def run(args):
                 raise ValueError("--dry-run measures nothing; leave out --report and --json")
             if args.save_plan:
                 conversion.plan.save(args.save_plan)
-            _print_table(report_of(conversion, {}, None, 0.0), sum(file.nbytes for file in conversion.files))
+            _print_table(report_of(conversion, {}, None, 0.0))
             return 0
         with contextlib.ExitStack() as stack:
             count = None
@@ -154,14 +154,14 @@ def _measured_plan(report, plan):
     return Plan(plan.layers, measured)
 
 
-def _print_table(report, nbytes):
+def _print_table(report):
     rows = [(layer["name"], layer["dtype"], _shape(layer), layer["of"], layer["float_bytes"], layer["bytes"])
             for layer in report["layers"]]
     rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
              for kept in report["kept"]]
     print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
     print(printable(f"{_count(report['layers'], 'layer')} would be quantized, {_count(report['kept'], 'tensor')} kept; "
-                    f"{report['output']} would have {nbytes:,} bytes"))
+                    f"{report['output']} would hold {sum(row[-1] for row in rows):,} bytes, padding apart"))
 
 
 def _summary(report):

@@ -106,8 +106,10 @@ class StaticLinear:
 
     @property
     def nbytes(self):
-        """Bytes of the packed weight, its scales and the bias."""
-        return self._weight.nbytes + self._scales.nbytes + (0 if self._bias is None else self._bias.nbytes)
+        """Bytes of the int8 weight, its scales, and bias and input_scales where there are some; padding apart, so that
+        it is the same on every processor."""
+        others = (x.nbytes for x in (self._bias, self.input_scales) if x is not None)
+        return math.prod(self.shape) + self._scales.nbytes + sum(others)
 
     def __call__(self, x):
         """The layer's output.

@@ -4,6 +4,7 @@ import numpy as np
 
 from . import _arguments as arguments
 from . import _core, formats, trellis
+from .groups import group_count
 from .packing import pack, unpack
 
 SCALE_DTYPES = ("float16", "float32")
@@ -68,6 +69,29 @@ def code_bytes(k, record, group_size):
         block = _core.weight_block(k, group_size)
         k = -(-k // block) * block
     return -(-k * record.bits // 8)
+
+
+def state_bytes(record, shape, group_size, scale_dtype, *, has_zero_points, row_tables, integers, has_input_scales):
+    """Bytes of the arrays of a state.
+
+    Parameters
+    ----------
+    record : WeightFormat
+    shape, group_size, scale_dtype
+        Of the weight.
+    has_zero_points, has_input_scales : bool
+    row_tables : bool
+        Whether the levels of "codebook4" are those of each row.
+    integers : sequence of int or None
+        Entries that a state has where they are not None: window and seed.
+    """
+    n, k = shape
+    of_group = np.dtype(scale_dtype).itemsize + has_zero_points
+    of_row = code_bytes(k, record, group_size) + group_count(k, group_size) * of_group
+    tables = 0 if record.name != "codebook4" else n if row_tables else 1
+    integers = 4 + sum(x is not None for x in integers)  # version, shape and group size
+    return (n * of_row + 16 * tables + 4 * k * has_input_scales + np.dtype(np.int64).itemsize * integers
+            + np.array(record.name).nbytes)
 
 
 def pack_codes(codes, record):

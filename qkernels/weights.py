@@ -11,7 +11,7 @@ from .groups import checked_group_size, group_count
 from .hadamard import hadamard
 from .weight_parts import (
     SCALE_DTYPES, by_group, checked_input_scales, checked_levels, checked_window, code_bytes, int4_zero_points,
-    pack_codes, unpack_codes)
+    pack_codes, state_bytes, unpack_codes)
 
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
@@ -163,12 +163,24 @@ class QuantizedWeight:
 
     @property
     def nbytes(self):
-        """Bytes really stored: codes, scales, zero points, input scales, and padding."""
-        return self.packed.nbytes + (0 if self.input_scales is None else self.input_scales.nbytes)
+        """Bytes of all arrays of `to_state`: codes, scales and whatever else it has; the same on every processor."""
+        return self.nbytes_of(self.shape)
+
+    def nbytes_of(self, shape):
+        """`nbytes` of a weight like this one, of another shape (N, K)."""
+        levels = self.levels if self.format == "codebook4" else None
+        return state_bytes(formats.find(self.format), shape, self.group_size, self.packed.scale_dtype,
+                           has_zero_points=not self.symmetric, row_tables=levels is not None and levels.ndim == 2,
+                           integers=[self.window, self.seed], has_input_scales=self.input_scales is not None)
+
+    @property
+    def packed_nbytes(self):
+        """Bytes that the packed form takes in memory, padding included; for the kernels of another ISA it has others."""
+        return self.packed.nbytes
 
     @property
     def bits_per_weight(self):
-        """Bits stored for each weight: everything in `nbytes`."""
+        """Bits for each weight: everything in `nbytes`."""
         return 8 * self.nbytes / max(math.prod(self.shape), 1)
 
     @property
@@ -303,11 +315,12 @@ class QuantizedWeight:
         """
         codes, scales, zero_points = self._unpacked()
         record = formats.find(self.format)
-        state = {"version": np.array(STATE_VERSION), "format": np.array(self.format), "shape": np.array(self.shape),
-                 "group_size": np.array(self.group_size or 0), "codes": pack_codes(codes, record), "scales": scales}
+        state = {"version": np.array(STATE_VERSION, np.int64), "format": np.array(self.format),
+                 "shape": np.array(self.shape, np.int64), "group_size": np.array(self.group_size or 0, np.int64),
+                 "codes": pack_codes(codes, record), "scales": scales}
         others = {"zero_points": zero_points, "levels": self.levels if record.name == "codebook4" else None,
-                  "window": self.window, "seed": None if self.seed is None else np.uint64(self.seed),
-                  "input_scales": self.input_scales}
+                  "window": None if self.window is None else np.int64(self.window),
+                  "seed": None if self.seed is None else np.uint64(self.seed), "input_scales": self.input_scales}
         return state | {name: np.array(entry) for name, entry in others.items() if entry is not None}
 
     @classmethod

@@ -51,8 +51,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     dict
         The report: "version" (1), "qkernels", "source", "output", "isa", "layout", "processes" (None of an executor),
         "seconds"; "layers" with for each "name", "of" (its options), "shape", "dtype" (of the source), "float_bytes",
-        "bytes", "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds"; and "kept" with "name",
-        "shape", "dtype", "bytes" and "why".
+        "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds"; and
+        "kept" with "name", "shape", "dtype", "bytes" and "why".
 
     Raises
     ------

@@ -44,7 +44,7 @@ def test_weight_is_the_one_that_we_multiply(product):
     assert (weight.dequantize() == problem.weight()).all()
     records = 1024 // 256  # a scale a channel is stored in each
     repeated = 2 * 256 * (records - 1) if problem.group_size is None else 0
-    assert problem.b_bytes <= weight.nbytes <= 1.02 * (problem.b_bytes + repeated)
+    assert problem.b_bytes <= weight.packed_nbytes <= 1.02 * (problem.b_bytes + repeated)
 
 
 @pytest.mark.parametrize("product", CodebookProblem.products)

@@ -86,7 +86,7 @@ def test_bytes_of_the_weight(product):
     """What our weight takes, but for its header, the ends of lines, and scales that it repeats in a long group."""
     problem = LowBitProblem(product, (1, 256, 1024))
     (weight,) = PEERS["qkernels"](1).prepare(problem).args[1:]
-    assert problem.b_bytes <= weight.nbytes <= 1.01 * problem.b_bytes
+    assert problem.b_bytes <= weight.packed_nbytes <= 1.01 * problem.b_bytes
     assert (weight.dequantize() == problem.weight()).all()
 
 

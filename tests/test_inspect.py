@@ -35,7 +35,9 @@ def test_every_kind(tmp_path, capsys):
         entry = by_name[name]
         if isinstance(value, qkernels.QuantizedWeight):
             levels = value.levels.nbytes if value.format == "codebook4" else 0
-            assert entry["bytes"] == value.nbytes + levels and entry["shape"] == list(value.shape)
+            input_scales = 0 if value.input_scales is None else value.input_scales.nbytes
+            assert entry["bytes"] == value.packed_nbytes + levels + input_scales
+            assert entry["shape"] == list(value.shape) and entry["bits"] == value.bits_per_weight
             assert entry["layout"] == entries.layout_id(_core.weight_layout()) and entry["mapped"]
         elif isinstance(value, np.ndarray):
             assert entry["bytes"] == value.nbytes and entry["layout"] is None and entry["mapped"] is None
@@ -79,6 +81,19 @@ def test_bad_files(tmp_path, capsys):
         assert inspect(bad) == 2
         line, = capsys.readouterr().err.splitlines()
         assert line.startswith(f"qkernels inspect: {bad}: ") and message in line
+
+
+@pytest.mark.parametrize("key, value", [("scale_dtype", "float7"), ("format", "int3"), ("group_size", 0)])
+def test_what_no_weight_is(tmp_path, capsys, key, value):
+    """In a header whose checksum is right."""
+    path = tmp_path / "m"
+    qkernels.save(path, {"w": qkernels.quantize_weight(np.eye(64, dtype=np.float32), group_size=32)})
+    header, start = file_cases.header_of(path.read_bytes())
+    own = file_cases.own_of(header)
+    own["entries"]["w"][key] = value
+    path.write_bytes(file_cases.sealed(header, path.read_bytes()[start:], own))
+    assert inspect(path) == 2
+    assert f"m: w: {key}: got {value!r}" in capsys.readouterr().err
 
 
 def test_verify_finds_damage(tmp_path, capsys):

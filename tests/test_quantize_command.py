@@ -81,7 +81,7 @@ def test_calibration(folder):
 
 
 def test_dry_run(folder, capsys):
-    """The table, and the size that the file then has; nothing is written."""
+    """The table, whose bytes are those of the weights' states and of what is kept; nothing is written."""
     before = sorted(os.listdir(folder))
     assert quantize(folder, "--dry-run", "--exclude", "*.1.*") == 0
     text = capsys.readouterr().out
@@ -91,7 +91,9 @@ def test_dry_run(folder, capsys):
     assert "kept: excluded by *.1.*" in lines["layers.1.weight"] and "kept: 1-D" in lines["norm.weight"]
     assert "1 layer would be quantized, 6 tensors kept" in text
     assert quantize(folder, "--exclude", "*.1.*") == 0
-    assert f"would have {os.path.getsize(folder / 'out.safetensors'):,} bytes" in text
+    sizes = {name: value.nbytes for name, value in qkernels.load(folder / "out.safetensors").items()}
+    assert all(lines[name].endswith(f" {size:,}") for name, size in sizes.items())
+    assert f"would hold {sum(sizes.values()):,} bytes, padding apart" in text
     assert quantize(folder, "--dry-run", "--save-plan", folder / "plan.json", out="x", model="shards") == 0
     assert list(Plan.load(folder / "plan.json").layers) == ["layers.0.weight", "layers.1.weight"]
     assert not (folder / "x").exists()

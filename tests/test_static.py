@@ -80,7 +80,9 @@ def test_shapes_and_strides_of_x(isa):
         assert_same(again(x), want)
         assert (again.shape, again.nbytes, repr(again)) == (layer.shape, layer.nbytes, repr(layer))
     assert "7x20, uint8 to uint8" in repr(layer) and layer.shape == (7, 20)
-    assert layer.nbytes > 7 * 20 + 4 * 7 + 4 * 7
+    assert layer.nbytes == 7 * 20 + 4 * 7 + 4 * 7
+    scaled = StaticLinear(w, input=observed(x), input_scales=np.ones(20, np.float32))
+    assert scaled.nbytes == 7 * 20 + 4 * 7 + 4 * 20
 
 
 NETWORK = [(96, 40), (64, 96), (10, 64)]
