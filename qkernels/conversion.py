@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core, entries, files, model_file, safetensors_format, shards
+from . import _core, entries, model_file, safetensors_format, shards
 from .checkpoint import FLOATS, Checkpoint, SourceTensor
+from .layer_inputs import checked_fallback, fallen_back, find_inputs
 from .plans import Plan
 from .quantize_layer import Layer
 from .sensitivity import checked_candidate, is_calibrated, label, tried
@@ -79,7 +80,7 @@ class Conversion:
 
     Parameters
     ----------
-    model, out, options, plan, include, exclude, calibration
+    model, out, options, plan, include, exclude, calibration, fallback
         As `whole_models.quantize_checkpoint` takes them.
 
     Attributes
@@ -87,21 +88,24 @@ class Conversion:
     source : Checkpoint
     out : Path
     plan : Plan
-        By the names of tensors.
+        By the names of tensors; of those without statistics that need them, with the method to fall back on.
+    warnings : list of str
+        What is done otherwise than it was asked for, lines for people.
     kept : dict of str to Kept
     files : list of OutputFile
     index : Path or None
         Of several files.
     """
 
-    def __init__(self, model, out, options, plan, include, exclude, calibration):
+    def __init__(self, model, out, options, plan, include, exclude, calibration, fallback=None):
         self.source = Checkpoint(model)
         self.out = Path(out)
         self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
         layers, self.kept = _chosen(self.source, options, plan, include, exclude)
-        self.plan = Plan(layers)
         self._calibration = None if calibration is None else str(Path(calibration).resolve())
-        self._statistics = self._checked_statistics()
+        self.warnings = []
+        self._statistics = self._found_statistics(layers, checked_fallback(fallback))
+        self.plan = Plan(layers)
         folder, self.index = self.out.resolve(), None
         names = dict.fromkeys(self.source.shards)  # of the files
         if self.source.index is not None:
@@ -143,23 +147,20 @@ class Conversion:
                 "float_bytes": 4 * math.prod(tensor.shape), "bytes": nbytes,
                 "bits": 8 * nbytes / math.prod(tensor.shape)}
 
-    def _checked_statistics(self):
-        """Where the statistics lie of each layer that needs them."""
-        needed = [name for name, options in self.plan.layers.items() if is_calibrated(options)]
+    def _found_statistics(self, layers, fallback):
+        """Where the statistics lie of each layer that needs them; those without get options with the fallback."""
+        needed = {name: self.source.tensors[name].tensor.shape[1] for name, options in layers.items()
+                  if is_calibrated(options)}
         if not needed:
             return {}
         if self._calibration is None:
-            raise ValueError(f"calibration: needed for method {self.plan.layers[needed[0]]['method']!r}")
-        found = files.load(self._calibration, verify=False)
-        places = {}
-        for name in needed:
-            own = name if name in found else name.removesuffix(".weight")
-            description, k = found.descriptions.get(own), self.source.tensors[name].tensor.shape[1]
-            if description is None:
-                raise ValueError(f"calibration: {self._calibration} lacks {name}")
-            if description["kind"] != "statistics" or description["k"] != k or not description["rows"]:
-                raise ValueError(f"calibration: {name}: takes statistics of some rows of {k} values")
-            places[name] = found.place(own)
+            raise ValueError(f"calibration: needed for method {layers[next(iter(needed))]['method']!r}")
+        places, without = find_inputs(self._calibration, needed, may_lack=fallback is not None)
+        for name in without:
+            layers[name] = fallen_back(layers[name], fallback, name)
+        if without:
+            self.warnings.append(f"{self._calibration} has no statistics of {len(without)} of {len(needed)} layers, "
+                                 f"for which the method is {fallback}: {', '.join(without)}")
         return places
 
     def _check_out(self, folder):

@@ -11,6 +11,7 @@ from ._files import check_writable, write_json
 from .console import print_rows, printable
 from .conversion import EXCLUDED, INCLUDED, Conversion
 from .demo_linears import DEFAULTS
+from .layer_inputs import FALLBACKS
 from .methods import TAKERS
 from .plans import Plan
 from .report_page import write_page
@@ -59,6 +60,8 @@ def add_arguments(parser):
     add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
     add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a "
         "file of qkernels.save({name: InputStatistics}), names with or without .weight")
+    add("--fallback", choices=FALLBACKS, help="the method for layers of which FILE has no statistics, or of no rows, such "
+        "as experts that no token has reached (default: they are an error)")
     add = group.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
@@ -77,6 +80,8 @@ def run(args):
     start = time.perf_counter()
     try:
         conversion = _conversion(args)
+        for line in conversion.warnings:
+            _say(line)
         for path in filter(None, (args.report, args.json, args.save_plan)):
             check_writable(path)
         if args.dry_run:
@@ -127,7 +132,8 @@ def _conversion(args):
         plan = Plan.load(args.plan)
     else:
         options = _options(args)
-    return Conversion(args.model, args.out, options, plan, args.include, args.exclude or (), args.calibration)
+    return Conversion(args.model, args.out, options, plan, args.include, args.exclude or (), args.calibration,
+                      args.fallback)
 
 
 def _options(args):

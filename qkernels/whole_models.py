@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import queue
 import time
+import warnings
 
 from . import _arguments as arguments
 from . import _files, entries, executors
@@ -16,7 +17,7 @@ from .threads import available_cpus
 
 
 def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, exclude=(), calibration=None,
-                        measure=True, executor=None, processes=None, say=lambda line: None):
+                        fallback=None, measure=True, executor=None, processes=None, say=lambda line: None):
     """Quantize the linear layers of a checkpoint, however large: each is read, quantized and written by itself.
 
     Parameters
@@ -36,6 +37,9 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
         embeddings and output heads. Only matrices of floats are quantized; all others are kept as they are.
     calibration : str or path-like, optional
         A file of `save` with the InputStatistics of the layers whose method needs them, named likewise.
+    fallback : {"rtn", "hqq"}, optional
+        The method for layers that need statistics of which the file of calibration has none, or of no rows, such as
+        experts that no token has reached. They are named in a UserWarning. Without it they are an error.
     measure : bool, default True
         Whether the SQNR of each layer is measured.
     executor : concurrent.futures.Executor, optional
@@ -90,7 +94,9 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     32
     """
     start = time.perf_counter()
-    conversion = Conversion(model, out, options, plan, include, exclude, calibration)
+    conversion = Conversion(model, out, options, plan, include, exclude, calibration, fallback)
+    for line in conversion.warnings:
+        warnings.warn(line, stacklevel=2)
     if executor is not None and processes is not None:
         raise ValueError("processes: not with an executor")
     count = None
