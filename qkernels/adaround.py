@@ -19,6 +19,7 @@ BLOCK, WHOLE = 8, 16  # columns of which all roundings are tried at once; all co
 SEARCHED = 2**20  # costs that are held at a time
 FORBIDDEN = 1e300  # the cost of rounding up what saturates
 NOISE = 1e-11  # of its terms: a cost that falls by less does not fall
+SWEEPS = 200  # through the blocks at most; 3 to 30 are usual
 
 
 def round_adaptively(groups, grid, fitted, hessian):
@@ -121,7 +122,9 @@ def _descended(down, step, up, hessian, group_size):
     """Rounding up of weights, changed block by block to the best of all roundings of the block until none is better.
 
     A block lies in one group, whose step all its columns share or have none, so that its cost for all roundings of all
-    rows is one matrix product. Rows are done with once no block of them changes.
+    rows is one matrix product. Rows are done with once no block of them changes: each change lowers the cost by more
+    than rounding may have, so that none comes back. That rounding is measured by a bound of the cost's terms, which
+    cannot cancel: of inputs that hardly vary a cost may come out as 0 or less.
     """
     k = down.shape[1]
     width = k if k <= WHOLE else BLOCK
@@ -129,11 +132,14 @@ def _descended(down, step, up, hessian, group_size):
               for group in range(0, k, group_size or 1) for at in range(group, min(group + group_size, k), width)]
     roundings = {n: _all_roundings(n) for n in {block.stop - block.start for block in blocks}}
     up, active = up.copy(), np.arange(len(up))
-    while active.size:
+    sizes = np.sqrt(np.diag(hessian))  # |hessian[i, j]| <= sizes[i] * sizes[j]
+    for _ in range(SWEEPS):
+        if not active.size:
+            break
         rows, part = up[active], step[active]
         errors = down[active] + part * rows
         slopes = errors @ hessian
-        noise = NOISE * (errors * slopes).sum(axis=1)
+        noise = NOISE * np.square(np.abs(errors) @ sizes)
         moved = np.zeros(len(rows), bool)
         for block in blocks:
             inside = hessian[block, block]

@@ -5,6 +5,8 @@ import numpy as np
 from . import _arguments as arguments
 from . import _core
 
+FACTOR = 64  # of the Hadamard matrices of which larger ones are Kronecker products, for matrix products of good size
+
 
 def hadamard(x, *, seed=None, inverse=False, out=None):
     """Rotate the rows of x by random signs and a Walsh-Hadamard transform, or back.
@@ -76,3 +78,36 @@ def hadamard(x, *, seed=None, inverse=False, out=None):
     result = _core.Output(out, x.shape, np.float32, "x", x)
     _core.hadamard(np.ascontiguousarray(x), x.shape[-1], seed, bool(inverse), result.buffer)
     return result.done()
+
+
+def rotated_moments(moments, seed):
+    """The mean of ``y y^T`` for rows ``y = hadamard(x, seed=seed)``, from that of ``x x^T``.
+
+    Parameters
+    ----------
+    moments : float64 array
+        [K, K], symmetric.
+    seed : int
+        As `hadamard` takes it.
+
+    Returns
+    -------
+    float64 ndarray
+        [K, K], symmetric to the last bit. In float64, because a column of large inputs, which a rotation spreads over
+        all others, leaves no digits of theirs in float32.
+    """
+    k = len(moments)
+    block = max(k & -k, 1)
+    first = np.zeros(k, np.float32)
+    first[::block] = 1
+    signs = np.sign(hadamard(first, seed=seed, inverse=True))  # H makes 1, 0, 0, ... equal values
+    rotated = moments * np.multiply.outer(signs, signs).astype(np.float64)
+    for _ in range(2):  # rows, then columns
+        stride = 1
+        while stride < block:
+            size = min(FACTOR, block // stride)
+            small = np.sign(hadamard(np.eye(size, dtype=np.float32))) / np.sqrt(size)
+            rotated = (small @ rotated.reshape(-1, size, stride * k)).reshape(k, k)
+            stride *= size
+        rotated = np.ascontiguousarray(rotated.T)
+    return (rotated + rotated.T) / 2

@@ -8,7 +8,7 @@ from . import awq, formats, hqq, trellis
 from .adaround import round_adaptively
 from .grids import Grid
 from .groups import Groups
-from .hadamard import hadamard
+from .hadamard import hadamard, rotated_moments
 from .rounding import dequantized, round_to_nearest, round_with_feedback
 from .signs import Signs, Ternary
 from .tables import Table, train
@@ -87,6 +87,4 @@ def _rotated(w, hessian, seed):
     w = hadamard(w, seed=seed)
     if not np.isfinite(w).all():
         raise ValueError("w: its rows are too large to be rotated in float32")
-    if hessian is not None:
-        hessian = hadamard(hadamard(hessian.astype(np.float32), seed=seed).T, seed=seed).astype(np.float64)
-    return w, hessian
+    return w, None if hessian is None else rotated_moments(hessian, seed)

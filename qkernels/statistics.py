@@ -60,8 +60,9 @@ class InputStatistics:
 
     @property
     def hessian(self):
-        """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error."""
-        return self._all_products() / max(self.count, 1)
+        """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error; symmetric."""
+        products = self._all_products()
+        return (products + products.T) / 2 / max(self.count, 1)
 
     @property
     def mean(self):

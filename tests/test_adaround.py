@@ -124,6 +124,27 @@ def test_empty(shape, group_size):
     assert QuantizedWeight("int4", *made, group_size).shape == shape
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("outlier", [1, 1e4])
+def test_the_descent_settles_where_inputs_hardly_vary(rows, outlier, monkeypatch):
+    """Products of few inputs, rounded to float32, have no Cholesky factor, and costs of about 0 come out below it."""
+    searches = []
+    search = adaround._search
+    monkeypatch.setattr(adaround, "_search", lambda *problem: searches.append(1) or search(*problem))
+    k = 96
+    x = np.maximum(cases.floats(7, (rows, k)), 0)
+    x[:, :8] = 0
+    x[:, 20] *= np.float32(outlier)
+    hessian = (x.T @ x).astype(np.float64) / rows
+    w = cases.floats(8, (40, k))
+    for bits in (2, 4, 8):
+        searches.clear()
+        made = quantize_adaround(w, grid(bits), 32, "minmax", hessian)
+        assert len(searches) <= 40 * (k / 8)
+        nearest = losses(w, quantized(w, grid(bits), 32, "minmax"), hessian, 32)
+        assert (losses(w, made, hessian, 32) <= nearest).all()
+
+
 def test_bad_hessian():
     w = cases.floats(6, (2, 32))
     cases.raises(ValueError, "hessian", quantize_adaround, w, grid(4), None, "minmax", -np.eye(32))

@@ -7,6 +7,7 @@ from cases import assert_same, raises
 
 import qkernels
 from qkernels import ref
+from qkernels.hadamard import rotated_moments
 from qkernels.ref.hadamard import signs, splitmix64
 
 WIDTHS = [*range(1, 18), 24, 31, 32, 48, 63, 64, 96, 127, 128, 129, 192, 256, 320, 384, 512, 640, 768, 1000, 1023,
@@ -141,3 +142,12 @@ def test_bad_arguments():
         raises(ValueError, "seed", qkernels.hadamard, x, seed=bad)
     for bad in (1.0, "1", True, [1], np.float32(1), np.array([1])):
         raises(TypeError, "seed", qkernels.hadamard, x, seed=bad)
+
+
+@pytest.mark.any_isa
+@pytest.mark.parametrize("k", [0, 1, 3, 32, 96, 384, 4096])
+def test_moments_are_rotated_as_rows_are(k):
+    x = cases.floats(k, (7, k))
+    rotated = ref.hadamard(x, seed=2**63 + 5).astype(np.float64)
+    got = rotated_moments(x.astype(np.float64).T @ x, 2**63 + 5)
+    np.testing.assert_allclose(got, rotated.T @ rotated, rtol=1e-5, atol=1e-5)

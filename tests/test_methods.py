@@ -12,6 +12,7 @@ from qkernels.calibration import InputStatistics
 from qkernels.formats import FORMATS
 from qkernels.grids import Grid
 from qkernels.groups import Groups
+from qkernels.hadamard import rotated_moments
 from qkernels.methods import CALIBRATED, TAKERS
 from qkernels.ref import gptq as oracle
 from qkernels.ref import hqq
@@ -139,6 +140,20 @@ def test_rotated(method):
         plain = qkernels.quantize_weight(WEIGHT, format, ranges="mse", **options)
         got = qkernels.quantize_weight(WEIGHT, format, method=method, calibration=SEEN, **options)
         assert got.seed == 3 and output_error(got) < 0.85 * output_error(plain)
+
+
+@pytest.mark.parametrize("method", ["gptq", "ldlq", "adaround"])
+def test_rotated_with_an_outlier_among_the_inputs(method, monkeypatch):
+    """A column 10,000 times as large as the others leaves the moments of rotated inputs exact, symmetric, positive."""
+    x = cases.floats(8, (500, 96))
+    x[:, 5] *= np.float32(1e4)
+    w, moments = WEIGHT[:, :96], x.astype(np.float64).T @ x / 500
+    rotated = rotated_moments(moments, 3)
+    assert_same(rotated, rotated.T)
+    np.testing.assert_allclose(np.linalg.eigvalsh(rotated), np.linalg.eigvalsh(moments), rtol=1e-7)
+    plain = qkernels.quantize_weight(w, "int4", rotate=True, seed=3, ranges="mse")
+    got = qkernels.quantize_weight(w, "int4", rotate=True, seed=3, method=method, calibration=x)
+    assert output_error(got, w, x) < 0.5 * output_error(plain, w, x)
 
 
 def test_inputs_serve_as_calibration():
