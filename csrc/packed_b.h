@@ -55,9 +55,12 @@ static inline int32_t qk_shift_of_flip(uint8_t flip, int from_signed)
     return !flip ? 0 : from_signed ? 128 : -128;
 }
 
+/* Whether it is packed as the selected ISA's kernel takes it. */
+int qk_is_own_b_layout(const qk_packed_b *b);
+
 /* The packed form of b: its header, and the bytes of the whole. */
-qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_packed_b *header,
-                        size_t *bytes);
+qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
+                        qk_packed_b *header, size_t *bytes);
 
 /* Write what the column sums and the panels follow: the header and the zero points. */
 void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, size_t zero_point_count,

@@ -104,15 +104,18 @@ cpdef cnp.ndarray aligned_memory(size_t size):
     return memory[start:start + size]
 
 
-cdef cnp.ndarray packed_memory(size_t k, size_t n):
+cdef cnp.ndarray packed_memory(size_t k, size_t n, qk_b_layout layout):
     """Memory for a packed [k, n]."""
     cdef size_t size = 0
-    check(qk_packed_b_size(k, n, &size), "b_q")
+    cdef qk_status status = qk_packed_b_size(k, n, layout, &size)
+    if status == QK_FOREIGN_LAYOUT:
+        raise ValueError(f"layout: got {layout}, which panels cannot have")
+    check(status, "b_q")
     return aligned_memory(size)
 
 
 def b_layout():
-    """The layout that the selected ISA's kernel dictates: what `PackedB` packs, and products take."""
+    """The layout that the selected ISA's kernel dictates: what `PackedB` packs, and alone products take."""
     return qk_own_b_layout()
 
 
@@ -122,7 +125,7 @@ def b_layouts():
 
 
 cdef class PackedB:
-    """A right-hand side [K, N] in the layout of the selected ISA's kernel; made by `pack_b`.
+    """A right-hand side [K, N] in the layout of a kernel, by default the selected ISA's; made by `pack_b`.
 
     Pickles hold the plain integers, so they load on any machine and are packed there for its ISA.
 
@@ -150,9 +153,10 @@ cdef class PackedB:
     cdef readonly dict layout
     cdef readonly str isa
 
-    def __init__(self, b_q, b_zero_point, transpose=False):
-        """As `pack_b`."""
+    def __init__(self, b_q, b_zero_point, transpose=False, layout=None):
+        """As `pack_b`; layout as `b_layout` gives it."""
         cdef cnp.ndarray b = bytes_of(b_q, "b_q"), zero_point
+        cdef qk_b_layout own = qk_own_b_layout() if layout is None else layout
         cdef qk_matrix matrix
         cdef qk_status status
         if b.ndim != 2:
@@ -163,10 +167,10 @@ cdef class PackedB:
         zero_point = zero_points(b_zero_point, "b_zero_point", matrix.cols)
         self.shape = matrix.rows, matrix.cols
         self.dtype = (<object>b).dtype
-        self.layout, self.isa = qk_own_b_layout(), selected_isa()
-        self.memory = packed_memory(matrix.rows, matrix.cols)
+        self.layout, self.isa = own, selected_isa()
+        self.memory = packed_memory(matrix.rows, matrix.cols, own)
         with nogil:
-            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], data(self.memory))
+            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], own, data(self.memory))
         check(status, "b_q")
         cnp.PyArray_CLEARFLAGS(self.memory, cnp.NPY_ARRAY_WRITEABLE)
 
@@ -197,6 +201,20 @@ cdef class PackedB:
             [K, N], C-contiguous.
         """
         return self._unpacked()[0]
+
+    def repacked(self, layout):
+        """The same in another layout than that of the selected ISA, for a file.
+
+        Parameters
+        ----------
+        layout : dict
+            As ``_core.b_layout()`` gives it.
+
+        Returns
+        -------
+        PackedB
+        """
+        return PackedB(*self._unpacked(), layout=layout)
 
     def _unpacked(self):
         cdef cnp.ndarray b = np.empty(self.shape, self.dtype)
@@ -358,7 +376,7 @@ cdef class Product:
             args.b_zero_point = <const int32_t *>data(b_zero_point)
             args.b_zero_point_count = b_zero_point.shape[0]
             if count > 1 and offset_of(b, 1) == 0:  # neighbours share their B
-                memory = packed_memory(self.k, self.n)
+                memory = packed_memory(self.k, self.n, qk_own_b_layout())
         args.b = data(memory)
         args.out_row_bytes = self.n * self.dtype.itemsize
         with nogil:
@@ -366,7 +384,8 @@ cdef class Product:
                 if b is not None:
                     args.plain_b.data = <const uint8_t *>data(b) + offset_of(b, i)
                     if args.b != NULL and args.plain_b.data != packed_data:
-                        status = qk_pack_b(&args.plain_b, args.b_zero_point, args.b_zero_point_count, data(memory))
+                        status = qk_pack_b(&args.plain_b, args.b_zero_point, args.b_zero_point_count, qk_own_b_layout(),
+                                           data(memory))
                         packed_data = args.plain_b.data
                         if status != QK_OK:
                             break

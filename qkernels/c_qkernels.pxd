@@ -79,14 +79,15 @@ cdef extern from "qkernels.h" nogil:
         ptrdiff_t row_stride, col_stride
         int is_signed
 
-    qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
-    qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
-    void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
     ctypedef struct qk_b_layout:
         uint8_t nr, kr, n_unit
         uint8_t bytes_signed
     qk_b_layout qk_own_b_layout()
     qk_b_layout qk_b_layout_of_isa(int isa)
+    qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes)
+    qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
+                        void *packed)
+    void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
     qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
 
     ctypedef enum qk_output:

@@ -32,7 +32,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
-def isa(request):
-    _core.select_isa(request.param)
-    yield request.param
+def isa(request, select_isa):
+    select_isa(request.param)
+    return request.param
+
+
+@pytest.fixture
+def select_isa():
+    """For tests that go from ISA to ISA; afterwards it is the one that was there."""
+    yield _core.select_isa
     _core.select_isa(INFO["selected"])

@@ -9,15 +9,14 @@ import cases
 import numpy as np
 from weight_cases import packed, weight
 
-from qkernels import PackedB, QuantizedWeight, entries, model_file, pack_b, safetensors_format
+from qkernels import PackedB, QuantizedWeight, _core, entries, model_file, pack_b, safetensors_format
 from qkernels.calibration import InputStatistics
 
-NEON = {"nr": 4, "kr": 8, "bytes_signed": 0, "lanes": 1}  # layouts of weights, which the tests write on any machine
-NEON_DOTPROD = {"nr": 16, "kr": 4, "bytes_signed": 0, "lanes": 1}
-NEON_I8MM = {"nr": 16, "kr": 8, "bytes_signed": 0, "lanes": 1}
-B_LAYOUTS = [{"nr": 4, "kr": 16, "n_unit": 4, "bytes_signed": 1}, {"nr": 12, "kr": 4, "n_unit": 12, "bytes_signed": 1},
-             {"nr": 12, "kr": 8, "n_unit": 12, "bytes_signed": 1}, {"nr": 32, "kr": 2, "n_unit": 16, "bytes_signed": 0}]
-LAYOUTS = [NEON, NEON_DOTPROD, NEON_I8MM, {"nr": 32, "kr": 4, "bytes_signed": 1, "lanes": 4}]
+# Of weights, and of packed right-hand sides: what every machine writes, which the tests write on any, and one more.
+LAYOUTS = {name: (layout, _core.b_layouts()[name]) for name, layout in _core.weight_layouts().items()
+           if name != "avx512vbmi"}  # as avx512vnni
+LAYOUTS["none yet"] = ({"nr": 32, "kr": 4, "bytes_signed": 1, "lanes": 4},
+                       {"nr": 32, "kr": 2, "n_unit": 16, "bytes_signed": 0})
 
 
 def array(seed, shape, dtype):

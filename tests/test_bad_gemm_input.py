@@ -1,11 +1,15 @@
 """Bad arguments of int8_gemm and pack_b: the right exception, which names the argument."""
 
+import itertools
+
 import cases
 import numpy as np
 import pytest
-from cases import raises
+from cases import assert_same, raises
+from conftest import ISAS
 
 import qkernels
+from qkernels import _core
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -207,26 +211,36 @@ def test_out_overlaps_an_input():
     assert qkernels.int8_gemm(apart, B, out=out) is out
 
 
-def test_packed_under_another_isa():
-    before = qkernels.cpu_info()["selected"]
+def test_packed_in_another_layout(isa):
+    own = qkernels.pack_b(B, b_zero_point=3)
+    want = qkernels.int8_gemm(A, B, b_zero_point=3)
+    for name, layout in _core.b_layouts().items():
+        packed = own.repacked(layout)
+        assert packed.layout == layout and (packed.unpack() == B).all() and (packed.zero_point == 3).all()
+        if layout == own.layout:
+            assert_same(qkernels.int8_gemm(A, packed), want, name)
+        else:
+            assert "ISA" in raises(ValueError, "b_q", qkernels.int8_gemm, A, packed)
+
+
+def test_packed_under_another_isa(select_isa):
+    """Kernels of one layout take what the others packed."""
     packed = {}
-    try:
-        for name in qkernels.cpu_info()["supported"]:
-            qkernels._core.select_isa(name)
-            packed[name] = qkernels.pack_b(B)
-        for name in packed:
-            qkernels._core.select_isa(name)
-            mine = qkernels.pack_b(B)
-            for other in packed.values():
-                if other.isa == mine.isa:
-                    qkernels.int8_gemm(A, other)
-                else:
-                    text = raises(ValueError, "b_q", qkernels.int8_gemm, A, other)
-                    assert other.isa in text or "ISA" in text
-                assert (other.unpack() == B).all()  # of whatever layout
-    finally:
-        qkernels._core.select_isa(before)
-    assert len(packed) == len(qkernels.cpu_info()["supported"])
+    for name in ISAS:
+        select_isa(name)
+        packed[name] = qkernels.pack_b(B)
+    for name, other in itertools.product(ISAS, packed.values()):
+        select_isa(name)
+        if other.layout == _core.b_layout():
+            assert_same(qkernels.int8_gemm(A, other), qkernels.int8_gemm(A, B), name)
+        else:
+            raises(ValueError, "b_q", qkernels.int8_gemm, A, other)
+
+
+@pytest.mark.any_isa
+@pytest.mark.parametrize("wrong", [{"nr": 0}, {"kr": 0}, {"n_unit": 0}, {"n_unit": 5}, {"bytes_signed": 2}])
+def test_layouts_that_cannot_be(wrong):
+    raises(ValueError, "layout", qkernels.pack_b(B).repacked, _core.b_layouts()["avx2"] | wrong)
 
 
 def test_sizes_that_overflow():

@@ -49,7 +49,7 @@ def test_every_kind(tmp_path, capsys):
 
 
 def test_another_layout(tmp_path, capsys):
-    other = next(layout for layout in file_cases.LAYOUTS if layout != _core.weight_layout())
+    other = next(layout for layout in _core.weight_layouts().values() if layout != _core.weight_layout())
     path = cases.write(tmp_path / "m.safetensors", cases.tensors(layers=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "weight_layout", lambda: other)

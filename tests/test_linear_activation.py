@@ -4,10 +4,11 @@ import cases
 import numpy as np
 import pytest
 from cases import assert_same
+from conftest import ISAS
 from weight_cases import MODES, packed, weight
 
 import qkernels
-from qkernels import _core, ref
+from qkernels import ref
 from qkernels.ref import activation
 
 DEFINITIONS = {"gelu": activation.gelu, "silu": activation.silu}
@@ -56,17 +57,14 @@ def test_every_size_of_result(isa, name):
 
 
 @BY_NAME
-def test_same_bits_everywhere(name):
+def test_same_bits_everywhere(select_isa, name):
     x, w, bias = inputs(40, 130, 300)
-    before, answers = qkernels.cpu_info()["selected"], []
-    try:
-        for isa in qkernels.cpu_info()["supported"]:
-            _core.select_isa(isa)
-            for threads in (1, 2):
-                with qkernels.num_threads(threads):
-                    answers.append(qkernels.linear(x, packed(w), bias, activation=name))
-    finally:
-        _core.select_isa(before)
+    answers = []
+    for isa in ISAS:
+        select_isa(isa)
+        for threads in (1, 2):
+            with qkernels.num_threads(threads):
+                answers.append(qkernels.linear(x, packed(w), bias, activation=name))
     for answer in answers:
         assert_same(answer, answers[0])
     out = np.empty((80, 130), np.float32)[::2]

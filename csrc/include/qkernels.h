@@ -137,22 +137,24 @@ typedef struct qk_matrix {
     int is_signed;
 } qk_matrix;
 
-/* Right-hand side B [K][N], packed in the panels of the selected ISA's GEMM kernel. One flat buffer of
- * qk_packed_b_size bytes, 64-byte aligned: a qk_packed_b header, zero points, column sums, panels. */
-qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes);
-/* zero_point: [N] in the signedness of b, or one value when zero_point_count is 1. */
-qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed);
-/* The original bytes, [K][N] C-contiguous, and the zero points [N]; any ISA's layout. */
-void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
 /* Kernels with one layout of panels read each other's; a file names it. */
 typedef struct qk_b_layout {
     uint8_t nr, kr, n_unit; /* columns of a panel, values of k that lie together, columns come in so many */
     uint8_t bytes_signed;   /* bytes are stored as int8 */
 } qk_b_layout;
-/* That of the selected ISA's kernel, which qk_pack_b packs. */
+/* That of the selected ISA's kernel, which alone qk_int8_gemm takes. */
 qk_b_layout qk_own_b_layout(void);
 /* That of an ISA, built or not. */
 qk_b_layout qk_b_layout_of_isa(int isa);
+/* Right-hand side B [K][N], packed in panels of any layout. One flat buffer of qk_packed_b_size bytes, 64-byte aligned: a
+ * qk_packed_b header, zero points, column sums, panels. The size of a layout that no panels can have is
+ * QK_FOREIGN_LAYOUT. */
+qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes);
+/* zero_point: [N] in the signedness of b, or one value when zero_point_count is 1. */
+qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
+                    void *packed);
+/* The original bytes, [K][N] C-contiguous, and the zero points [N]; any layout. */
+void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
 /* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed [K][N] of this layout, so that
  * all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
 qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes);

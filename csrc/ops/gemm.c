@@ -260,13 +260,6 @@ static void choose_blocks(qk_product *p)
     p->chunk_steps = p->wide || chunks < 2 ? (p->b->k_steps ? p->b->k_steps : 1) : ceil_div(p->b->k_steps, chunks);
 }
 
-static int is_own_layout(const qk_packed_b *b)
-{
-    const qk_b_layout own = qk_own_b_layout();
-    const uint8_t flip = b->is_signed == own.bytes_signed ? 0 : 0x80;
-    return b->nr == own.nr && b->kr == own.kr && b->n_unit == own.n_unit && b->flip == flip;
-}
-
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
     qk_packed_b header; /* of plain B */
@@ -274,11 +267,12 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     size_t b_bytes = 0; /* of B in the scratch memory */
     qk_status status = QK_OK;
     if (!args->b)
-        status = qk_describe_b(&args->plain_b, args->b_zero_point, args->b_zero_point_count, &header, &b_bytes);
+        status = qk_describe_b(&args->plain_b, args->b_zero_point, args->b_zero_point_count, qk_own_b_layout(), &header,
+                               &b_bytes);
     if (status != QK_OK)
         return status;
     const size_t m = args->a.rows, padded = p.b->padded_n;
-    if (!is_own_layout(p.b))
+    if (!qk_is_own_b_layout(p.b))
         return QK_FOREIGN_LAYOUT;
     status = qk_check_gemm_values(args, p.b->n);
     if (status != QK_OK)

@@ -1,4 +1,4 @@
-/* Pack a right-hand side [K][N] for the selected ISA's GEMM kernel, and unpack it again. */
+/* Pack a right-hand side [K][N] in the layout of some GEMM kernel, and unpack it again. */
 #include <string.h>
 
 #include "kernels.h"
@@ -54,25 +54,33 @@ static int add_zero_point(qk_packed_b *header, int32_t z)
 
 qk_b_layout qk_own_b_layout(void) { return qk_b_layout_of(qk_kernels.gemm_s8); }
 
-qk_status qk_packed_b_size(size_t k, size_t n, size_t *bytes)
+/* Whether there can be panels of it. */
+static int is_layout(qk_b_layout layout)
+{
+    return layout.nr && layout.kr && layout.n_unit && layout.nr % layout.n_unit == 0 && layout.bytes_signed <= 1;
+}
+
+qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes)
 {
     qk_packed_b header;
     uint64_t total;
-    if (!lay_out(k, n, qk_own_b_layout(), &header, &total))
+    if (!is_layout(layout))
+        return QK_FOREIGN_LAYOUT;
+    if (!lay_out(k, n, layout, &header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
     return QK_OK;
 }
 
-qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_packed_b *header,
-                        size_t *bytes)
+qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
+                        qk_packed_b *header, size_t *bytes)
 {
     uint64_t total;
-    if (!lay_out(b->rows, b->cols, qk_own_b_layout(), header, &total))
+    if (!lay_out(b->rows, b->cols, layout, header, &total))
         return QK_TOO_LARGE;
     *bytes = (size_t)total;
     header->is_signed = (uint8_t)b->is_signed;
-    header->flip = b->is_signed == qk_kernels.gemm_s8->b_signed ? 0 : 0x80;
+    header->flip = b->is_signed == layout.bytes_signed ? 0 : 0x80;
     for (size_t j = 0; j < zero_point_count; j++)
         if (!add_zero_point(header, zero_point[j]))
             return QK_BAD_B_ZERO_POINT;
@@ -92,13 +100,46 @@ void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, siz
     memset(moved_zero_point + header->n, 0, (header->padded_n - header->n) * sizeof *moved_zero_point);
 }
 
+/* The byte of (k, j) in a panel of `width` columns. */
+static size_t place_in_panel(const qk_packed_b *b, size_t width, size_t k, size_t j)
+{
+    return (k / b->kr * width + j) * b->kr + k % b->kr;
+}
+
+/* What pack_b of a kernel does, in any layout. */
+static void pack_columns(const qk_packed_b *header, const uint8_t *src, ptrdiff_t stride, ptrdiff_t k_stride,
+                         size_t count, size_t width, uint8_t *panel, int32_t *sums)
+{
+    const int is_signed = header->is_signed ^ (header->flip != 0);
+    memset(panel, 0, width * header->k_steps * header->kr);
+    memset(sums, 0, width * sizeof *sums);
+    for (size_t k = 0; k < header->k; k++)
+        for (size_t j = 0; j < count; j++) {
+            const uint8_t byte = src[(ptrdiff_t)j * stride + (ptrdiff_t)k * k_stride] ^ header->flip;
+            panel[place_in_panel(header, width, k, j)] = byte;
+            sums[j] = (int32_t)((uint32_t)sums[j] + (uint32_t)(is_signed ? (int8_t)byte : byte));
+        }
+}
+
+int qk_is_own_b_layout(const qk_packed_b *b)
+{
+    const qk_b_layout own = qk_own_b_layout();
+    const uint8_t flip = b->is_signed == own.bytes_signed ? 0 : 0x80;
+    return b->nr == own.nr && b->kr == own.kr && b->n_unit == own.n_unit && b->flip == flip;
+}
+
 void qk_pack_panel(const qk_matrix *b, qk_packed_b *packed, size_t col, uint8_t *panel)
 {
     const size_t count = packed->n - col < packed->nr ? packed->n - col : packed->nr;
     const int32_t *moved_zero_point = qk_packed_zero_point(packed);
+    const uint8_t *src = b->data + (ptrdiff_t)col * b->col_stride;
     int32_t *column_sums = (int32_t *)((char *)packed + packed->column_sums);
-    qk_kernels.gemm_s8->pack_b(b->data + (ptrdiff_t)col * b->col_stride, b->col_stride, b->row_stride, count, packed->k,
-                               packed->flip, panel, column_sums + col);
+    if (qk_is_own_b_layout(packed))
+        qk_kernels.gemm_s8->pack_b(src, b->col_stride, b->row_stride, count, packed->k, packed->flip, panel,
+                                   column_sums + col);
+    else
+        pack_columns(packed, src, b->col_stride, b->row_stride, count, qk_packed_width(packed, col), panel,
+                     column_sums + col);
     for (size_t j = col; j < col + count; j++)
         column_sums[j] = (int32_t)((uint32_t)column_sums[j] - (uint32_t)moved_zero_point[j] * (uint32_t)packed->k);
 }
@@ -126,11 +167,12 @@ void qk_pack_panels(const qk_matrix *b, qk_packed_b *packed)
             pack_one(&job, panel);
 }
 
-qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, void *packed)
+qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
+                    void *packed)
 {
     qk_packed_b header;
     size_t bytes;
-    qk_status status = qk_describe_b(b, zero_point, zero_point_count, &header, &bytes);
+    qk_status status = qk_describe_b(b, zero_point, zero_point_count, layout, &header, &bytes);
     if (status != QK_OK)
         return status;
     qk_begin_packed_b(&header, zero_point, zero_point_count, packed);
@@ -148,8 +190,7 @@ void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
         for (size_t j = 0; j < header->n; j++) {
             const uint8_t *panel = qk_packed_panel(header, j / header->nr);
             const size_t width = qk_packed_width(header, j - j % header->nr);
-            b[k * header->n + j] =
-                panel[(k / header->kr * width + j % header->nr) * header->kr + k % header->kr] ^ header->flip;
+            b[k * header->n + j] = panel[place_in_panel(header, width, k, j % header->nr)] ^ header->flip;
         }
     }
 }
@@ -158,8 +199,7 @@ qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layou
 {
     qk_packed_b header;
     uint64_t total;
-    if (!layout.nr || !layout.kr || !layout.n_unit || layout.nr % layout.n_unit || bytes < sizeof header ||
-        !lay_out(k, n, layout, &header, &total) || bytes != total)
+    if (!is_layout(layout) || bytes < sizeof header || !lay_out(k, n, layout, &header, &total) || bytes != total)
         return QK_FOREIGN_LAYOUT;
     header.is_signed = (uint8_t)is_signed;
     header.flip = is_signed == layout.bytes_signed ? 0 : 0x80;

@@ -18,14 +18,10 @@ import file_cases  # noqa: E402
 from weight_cases import packed, weight  # noqa: E402
 
 import qkernels  # noqa: E402
+from qkernels import _core  # noqa: E402
 
 K = 70
-LAYOUTS = {  # of weights, and of packed right-hand sides
-    "avx2": ({"nr": 16, "kr": 4, "bytes_signed": 0, "lanes": 2},
-             {"nr": 16, "kr": 2, "n_unit": 16, "bytes_signed": 1}),
-    "neon_dotprod": ({"nr": 16, "kr": 4, "bytes_signed": 0, "lanes": 1},
-                     {"nr": 12, "kr": 4, "n_unit": 12, "bytes_signed": 1}),
-}  # fmt: skip
+LAYOUTS = {name: (_core.weight_layouts()[name], _core.b_layouts()[name]) for name in ("avx2", "neon_dotprod")}
 
 
 def product(value, x, a):
