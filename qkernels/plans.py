@@ -7,6 +7,7 @@ from pathlib import Path
 from . import _files
 from .progress import progress
 from .sensitivity import OPTIONS, checked_candidate, is_calibrated, label, quantized
+from .weight_stack import QuantizedWeightStack
 from .weights import QuantizedWeight
 
 VERSION = 1
@@ -164,7 +165,7 @@ def check_layers(given, name, layers):
 
 def _check_done(weight, options, name):
     """Refuse a weight that can be seen not to come from these options of `quantize_weight`."""
-    if not isinstance(weight, QuantizedWeight):
+    if not isinstance(weight, (QuantizedWeight, QuantizedWeightStack)):
         raise TypeError(f"{name}: got {type(weight).__name__}, takes a QuantizedWeight")
     for option, found in [("format", weight.format), ("group_size", weight.group_size),
                           ("symmetric", weight.symmetric), ("rotate", weight.seed is not None)]:

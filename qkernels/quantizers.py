@@ -9,6 +9,7 @@ from .groups import checked_group_size
 from .methods import CALIBRATED, INTEGERS, TAKERS, Options, quantized
 from .statistics import InputStatistics, checked_statistics
 from .weight_parts import SCALE_DTYPES, checked_window
+from .weight_stack import quantize_stack
 
 
 def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="rtn", calibration=None, ranges=None,
@@ -19,7 +20,7 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     Parameters
     ----------
     w : float32 array
-        [N, K], as PyTorch stores it. Any strides.
+        [N, K], as PyTorch stores it; or a stack of such weights, [E, N, K], as of the experts of a layer. Any strides.
     format : str, default "int8"
         * "int8", "int4", "int2": evenly spaced levels, with zero points if they are not symmetric.
         * "nf4": 16 levels at quantiles of the normal distribution [1]_, rounded to 1/127 of the largest.
@@ -50,7 +51,8 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
         * "adaround": each value is rounded down or up so that the error of the outputs becomes small [13]_. Integers.
     calibration : InputStatistics or float32 array, optional
         What the inputs of the layer are like, see `qkernels.calibration`; or some of them, [..., K]. Needed for "gptq",
-        "ldlq", "awq" and "adaround"; the other methods do not look at it.
+        "ldlq", "awq" and "adaround"; the other methods do not look at it. For [E, N, K] a sequence of E such; a weight
+        for which it has None is rounded to nearest, "rtn".
     ranges : {"minmax", "mse", "absmean"}, optional
         How scales are chosen. "minmax": the levels of a group cover its range. "mse": what gives the least squared
         error of the weights, of integers and tables among the whole range and 97.5, 95, ... 20 % of it, of "binary" and
@@ -63,7 +65,7 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     codebook : {"tensor", "row"}, optional
         Of "codebook4": one table, the default, or one for each row, which takes 16 bytes of it.
     importance : float array, optional
-        Of "codebook4": [N, K], or [K] for all rows, how much the squared error of each weight counts.
+        Of "codebook4": [N, K], or [K] for all rows, how much the squared error of each weight counts; or [E, N, K].
     window : int, optional
         Of a trellis: 12 to 16, the bits on which a level depends, which is then computed from them; more are better and
         take longer to find. None: 6 bits and a table, which is the fast code.
@@ -75,14 +77,15 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
 
     Returns
     -------
-    QuantizedWeight
+    QuantizedWeight or QuantizedWeightStack
+        The latter of [E, N, K]; each of its weights is what quantize_weight makes of that one alone.
 
     Raises
     ------
     TypeError
         w is not float32, or an array among the options has a dtype that it does not take.
     ValueError
-        w is not 2-D or not finite, a scale overflows float16, a parameter is not one of those named, or an option or
+        w is not 2-D or 3-D, or not finite, a scale overflows float16, a parameter is not one of those named, or an option or
         the method does not apply to the format.
 
     Notes
@@ -137,8 +140,19 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
              43,   56,   71,   92,  127], dtype=int8)
     """
     w = arguments.float_array(w, "w")
+    if w.ndim == 3:
+        checked = _checked_calibrations(calibration, method, w.shape)
+
+        def quantize(w, statistics, importance):
+            method_of_it = "rtn" if statistics is None and method in CALIBRATED else method
+            return quantize_weight(
+                w, format, group_size=group_size, symmetric=symmetric, method=method_of_it, calibration=statistics,
+                ranges=ranges, scale_dtype=scale_dtype, full_range=full_range, codebook=codebook, importance=importance,
+                window=window, rotate=rotate, seed=seed)
+
+        return quantize_stack(quantize, w, checked, importance)
     if w.ndim != 2:
-        raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
+        raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K], or [E, N, K]")
     record = formats.find(format)
     group_size = checked_group_size(group_size)
     method, ranges = _checked_method(method, ranges, record)
@@ -204,3 +218,22 @@ def _checked_calibration(calibration, method, k):
         except ValueError as error:
             raise ValueError(f"calibration: {error}") from None
     return checked_statistics(calibration, "calibration", k)
+
+
+def _checked_calibrations(calibration, method, shape):
+    """InputStatistics or None for each weight of a stack."""
+    count, _, k = shape
+    if not count:
+        raise ValueError(f"w: got shape {shape}, takes one or more weights")
+    if calibration is None:
+        _checked_calibration(None, method, k)
+        return [None] * count
+    if isinstance(calibration, InputStatistics) or len(calibration) != count:
+        raise ValueError(f"calibration: takes a sequence of {count}, one for each weight of w")
+    checked = []
+    for i, of_weight in enumerate(calibration):
+        try:
+            checked.append(None if of_weight is None else _checked_calibration(of_weight, method, k))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"calibration: {i}: {str(error).removeprefix('calibration: ')}") from None
+    return checked

@@ -1,5 +1,7 @@
 """What a quantized weight consists of: checks of each part, and the codes of states."""
 
+import math
+
 import numpy as np
 
 from . import _arguments as arguments
@@ -78,20 +80,20 @@ def state_bytes(record, shape, group_size, scale_dtype, *, has_zero_points, row_
     ----------
     record : WeightFormat
     shape, group_size, scale_dtype
-        Of the weight.
+        Of the weight; of a stack of weights [E, N, K].
     has_zero_points, has_input_scales : bool
     row_tables : bool
         Whether the levels of "codebook4" are those of each row.
     integers : sequence of int or None
         Entries that a state has where they are not None: window and seed.
     """
-    n, k = shape
+    *count, n, k = shape
     of_group = np.dtype(scale_dtype).itemsize + has_zero_points
     of_row = code_bytes(k, record, group_size) + group_count(k, group_size) * of_group
     tables = 0 if record.name != "codebook4" else n if row_tables else 1
-    integers = 4 + sum(x is not None for x in integers)  # version, shape and group size
-    return (n * of_row + 16 * tables + 4 * k * has_input_scales + np.dtype(np.int64).itemsize * integers
-            + np.array(record.name).nbytes)
+    integers = 2 + len(shape) + sum(x is not None for x in integers)  # version and group size
+    return (math.prod(count) * (n * of_row + 16 * tables + 4 * k * has_input_scales)
+            + np.dtype(np.int64).itemsize * integers + np.array(record.name).nbytes)
 
 
 def pack_codes(codes, record):

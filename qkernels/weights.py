@@ -167,7 +167,7 @@ class QuantizedWeight:
         return self.nbytes_of(self.shape)
 
     def nbytes_of(self, shape):
-        """`nbytes` of a weight like this one, of another shape (N, K)."""
+        """`nbytes` of a weight like this one of another shape, (N, K), or of a stack of such, (E, N, K)."""
         levels = self.levels if self.format == "codebook4" else None
         return state_bytes(formats.find(self.format), shape, self.group_size, self.packed.scale_dtype,
                            has_zero_points=not self.symmetric, row_tables=levels is not None and levels.ndim == 2,

@@ -25,7 +25,7 @@ def qw(isa):
 def test_weights():
     for bad in [*NOT_FLOATS, W.astype(np.float16)]:
         raises(TypeError, "w", qkernels.quantize_weight, bad)
-    for bad in (W[0], W[None], W[0, 0, None].reshape(()), 1.0, []):
+    for bad in (W[0], W[None, None], W[0, 0, None].reshape(()), 1.0, []):
         raises(ValueError, "w", qkernels.quantize_weight, bad)
     for bad in (np.nan, np.inf, -np.inf):
         spoiled = W.copy()

@@ -19,7 +19,7 @@ MODULES = [
     "qkernels.observers", "qkernels.packing", "qkernels.plans", "qkernels.qat", "qkernels.qparams",
     "qkernels.quantizers", "qkernels.report_chart", "qkernels.report_page", "qkernels.report_text",
     "qkernels.sensitivity", "qkernels.static", "qkernels.statistics", "qkernels.threads", "qkernels.trellis",
-    "qkernels.weights", "qkernels.whole_models",
+    "qkernels.weight_stack", "qkernels.weights", "qkernels.whole_models",
 ]
 
 
