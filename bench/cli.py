@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import qkernels
-from qkernels._files import FileError, check_writable, write_json
+from qkernels._files import FileError, check_results, results_of, write_json
 
 from . import report
 from .measure import Crew, measure
@@ -62,8 +62,7 @@ def run(args):
     args.product = args.product or SUITES[args.suite].products
     args.shapes = args.shapes or SUITES[args.suite].shapes
     try:
-        for path in filter(None, (args.json, args.plot)):
-            check_writable(path)
+        check_results(results_of(args, "json", "plot"))
         if args.plot and importlib.util.find_spec("matplotlib") is None:
             raise FileError("--plot: matplotlib is not installed: pip install 'qkernels[bench]'")
         result = describe(args)

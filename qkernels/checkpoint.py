@@ -3,6 +3,7 @@
 Pages of a mapped file count as memory of the process; what is read here takes no more than the values.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ class Checkpoint:
         self.path = Path(path)
         paths, weight_map = shards.shard_paths(path)
         self.index = None if weight_map is None else shards.model_path(path)
-        self.shards = {shard.name: Shard(shard.resolve(), _header(shard)) for shard in paths}
+        self.shards = {shard.name: Shard(Path(os.path.realpath(shard)), _header(shard)) for shard in paths}
         shards.check_tensors(path, weight_map, {name: shard.header for name, shard in self.shards.items()})
         self.tensors = {name: SourceTensor(str(shard.path), tensor) for shard in self.shards.values()
                         for name, tensor in shard.header.tensors.items()}

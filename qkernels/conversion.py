@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _core, entries, model_file, safetensors_format, shards
+from . import _core, _files, entries, model_file, safetensors_format, shards
 from .checkpoint import FLOATS, Checkpoint, SourceTensor
+from .journal import FINGERPRINT
 from .layer_inputs import checked_fallback, fallen_back, find_inputs
 from .plans import Plan
 from .quantize_layer import Layer
@@ -22,7 +23,6 @@ INCLUDED = ("*.weight",)
 EXCLUDED = ("*embed*", "*wte*", "*wpe*", "*shared.weight", "*relative_attention_bias*", "*lm_head*", "*predictions*",
             "*classifier*", "*score.weight", "output.weight", "head.weight")
 SUFFIX = ".safetensors"
-FINGERPRINT = 16  # hexadecimal digits
 
 
 class Kept(NamedTuple):
@@ -95,6 +95,8 @@ class Conversion:
     files : list of OutputFile
     index : Path or None
         Of several files.
+    journal : Path
+        What is done is noted there while the work lasts.
     """
 
     def __init__(self, model, out, options, plan, include, exclude, calibration, fallback=None):
@@ -102,11 +104,11 @@ class Conversion:
         self.out = Path(out)
         self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
         layers, self.kept = _chosen(self.source, options, plan, include, exclude)
-        self._calibration = None if calibration is None else str(Path(calibration).resolve())
+        self._calibration = None if calibration is None else os.path.realpath(calibration)
         self.warnings = []
         self._statistics = self._found_statistics(layers, checked_fallback(fallback))
         self.plan = Plan(layers)
-        folder, self.index = self.out.resolve(), None
+        folder, self.index = Path(os.path.realpath(self.out)), None
         names = dict.fromkeys(self.source.shards)  # of the files
         if self.source.index is not None:
             self.index = folder / self.source.index.name
@@ -116,11 +118,37 @@ class Conversion:
         self._check_out(folder)
         self._taken = set()  # names of tensors
         self.files = [self._file(shard) for shard in self.source.shards]
+        self.journal = self.head.with_name(self.head.name + ".journal")
+        self.check_paths()
+        if folder == Path(os.path.realpath(self.out)):
+            self._check_other_models(folder)
 
     @property
     def head(self):
         """The path that stands for the whole."""
         return self.files[0].path if self.index is None else self.index
+
+    def partial_paths(self, fingerprint):
+        """Where files are until they are complete, by their paths in the end; fingerprint: of the job."""
+        paths = [file.path for file in self.files] + ([] if self.index is None else [self.index])
+        return {path: path.with_name(f"{path.name}.{fingerprint}.partial") for path in paths}
+
+    def check_paths(self, inputs=(), outputs=()):
+        """Refuse paths of which one would be written over another: all that the job reads and writes is known here.
+
+        Parameters
+        ----------
+        inputs, outputs : iterable of (str, path-like)
+            What is read and written besides, as `_files.check_apart` takes it.
+        """
+        read = [("the source", shard.path) for shard in self.source.shards.values()]
+        read += [("the index of the source", self.source.index)] if self.source.index else []
+        if self._calibration is not None:
+            of_calibration = [*shards.shard_paths(self._calibration)[0], shards.model_path(self._calibration)]
+            read += [("the calibration file", path) for path in of_calibration]
+        partial = self.partial_paths(self.fingerprint())
+        written = [("out", path) for path in partial] + [("a partial file", path) for path in partial.values()]
+        _files.check_apart([*read, *inputs], [*written, ("the journal", self.journal), *outputs])
 
     def fingerprint(self):
         """Digits that are others for everything on which a byte depends."""
@@ -128,7 +156,7 @@ class Conversion:
         inputs += sorted({place.path for place in self._statistics.values()})
         stats = [os.stat(path) for path in inputs]
         parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
-                 self.plan.layers, [file.header.raw.decode("latin1") for file in self.files],
+                 self.plan.layers, [hashlib.sha256(file.header.raw).hexdigest() for file in self.files],
                  self.layout, np.__version__]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:FINGERPRINT]
 
@@ -164,7 +192,7 @@ class Conversion:
         return places
 
     def _check_out(self, folder):
-        is_file = folder != self.out.resolve()
+        is_file = folder != Path(os.path.realpath(self.out))
         if self.index is not None and self.out.suffix == SUFFIX:
             raise ValueError(f"out: got {self.out}, takes a folder, as {self.source.path} has several files")
         if self.out.exists() and self.out.is_dir() == is_file:
@@ -172,12 +200,19 @@ class Conversion:
             raise ValueError(f"out: {self.out} is {found}")
         if not (folder if is_file else folder.parent).is_dir():
             raise ValueError(f"out: {self.out} lies in no folder")
-        for shard in self.source.shards.values():
-            for path in self._paths.values():
-                if path.exists() and os.path.samefile(path, shard.path):
-                    raise ValueError(f"out: {path} is the source")
-        others = () if is_file else folder.glob("*" + (shards.INDEX_SUFFIX if self.index else SUFFIX))
-        for path in others:
+        becoming = {}
+        for shard, path in self._paths.items():
+            if path in becoming:
+                raise ValueError(f"{self.source.path}: shards {becoming[path]} and {shard} would both become "
+                                 f"{path.name}")
+            becoming[path] = shard
+        for path in [*becoming, *([self.index] if self.index else [])]:
+            if os.path.lexists(path) and not path.is_file():
+                raise ValueError(f"out: {path} is no regular file")
+
+    def _check_other_models(self, folder):
+        """Refuse a folder that would then have two models."""
+        for path in folder.glob("*" + (shards.INDEX_SUFFIX if self.index else SUFFIX)):
             if path not in (self.index, *self._paths.values()):
                 raise ValueError(f"out: {self.out} holds another model, {path.name}")
 

@@ -19,13 +19,13 @@ import numpy as np
 import qkernels
 
 from . import formats
-from ._files import FileError, check_writable, write_json
+from ._files import FileError, check_results, results_of, write_json
 from .console import printable
 from .demo_calibration import Observed, batches_without_padding, calibrate
 from .demo_encoding import agreement, encode_in_turns
 from .demo_linears import (
     CANDIDATES, COMPARED, DEFAULTS, MIXED, STATIC_INT8, TRELLIS, WITH_ZERO_POINTS, Float32Linear, Scheme)
-from .demo_model import encoder_of, open_model, scheme_of, tensors_of
+from .demo_model import encoder_of, files_of, open_model, scheme_of, tensors_of
 from .demo_plan import Planner
 from .demo_report import report
 from .demo_sentences import DemoError, calibration_sentences, read_sentences
@@ -105,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
         schemes = choose_schemes(args)
         plan = None if args.plan is None else read_plan(args.plan)
         folder = find_model()
-        for path in filter(None, (args.json, args.save_plan, args.save_model, args.save_calibration)):
-            check_writable(path)
+        check_results(results_of(args, "json", "save_plan", "save_model", "save_calibration"), inputs_of(args))
         sentences, source = read_sentences(args.file, args.limit)
         figures = measure(folder, sentences, schemes, args, plan)
         figures = {"model": "all-MiniLM-L6-v2", "source": source, **figures}
@@ -120,6 +119,13 @@ def run(args: argparse.Namespace) -> int:
         print("qkernels demo: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def inputs_of(args: argparse.Namespace) -> list[tuple[str, str | Path]]:
+    """What is read besides the demo's own model: what each file is, and its path."""
+    read = [("the file of sentences", args.file)] if args.file not in (None, "-") else []
+    read += [("the plan", args.plan)] if args.plan is not None else []
+    return read + [("the model", path) for path in ([] if args.model is None else files_of(args.model))]
 
 
 OF_ONE_WEIGHT = ("weights", "group", "symmetric", "rotate", "window", "method", "static")

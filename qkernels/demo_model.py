@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 import qkernels
 
+from . import shards
 from .demo_linears import MIXED, Float32Linear, Int8Linear, LowBitLinear, Scheme
 from .demo_sentences import DemoError
 from .files import QuantizedModel
@@ -32,14 +35,27 @@ def tensors_of(encoder: Encoder) -> dict:
     return held
 
 
-def open_model(path: str, tensors: Mapping[str, np.ndarray]) -> QuantizedModel:
-    """The model in a file, which has what the float32 model has."""
+@contextmanager
+def naming_errors(path: str) -> Iterator[None]:
+    """What is wrong with a file, in a line for the user."""
     try:
-        model = qkernels.load(path)
+        yield
     except OSError as error:
         raise DemoError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise DemoError(str(error)) from None
+
+
+def files_of(path: str) -> list[Path]:
+    """The files of a model, and its index."""
+    with naming_errors(path):
+        return [*shards.shard_paths(path)[0], shards.model_path(path)]
+
+
+def open_model(path: str, tensors: Mapping[str, np.ndarray]) -> QuantizedModel:
+    """The model in a file, which has what the float32 model has."""
+    with naming_errors(path):
+        model = qkernels.load(path)
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32:  # what encodes has values of this type
             continue

@@ -1,11 +1,18 @@
 """What is done of a long job, kept in a file, so that the same job goes on after an interruption at any moment."""
 
+import errno
 import fcntl
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from . import _files
+
+FINGERPRINT = 16  # hexadecimal digits of a job's fingerprint
+FIRST_LINE = re.compile(rb'\{"job": ?"([0-9a-f]{%d})"\}\n' % FINGERPRINT)
+LONGEST_FIRST_LINE = 64  # bytes
 
 
 class Busy(_files.FileError):
@@ -18,47 +25,76 @@ class Journal:
     Parameters
     ----------
     path : str or path-like
-    fingerprint : str
 
     Attributes
     ----------
-    lines : list
-        Those after the first, of an earlier process with the same job; [] where there was none.
-    is_of_another : bool
-        Whether it was that of another job, which is forgotten.
+    path : Path
+    job : str or None
+        The fingerprint of the job that the file is of; None of a new file.
 
     Raises
     ------
     Busy
     OSError
-        It cannot be read or written.
+        It cannot be read or written, or is another program's file.
     """
 
-    def __init__(self, path, fingerprint):
+    def __init__(self, path):
         self.path = Path(path)
         self._descriptor = _locked(self.path)
         try:
-            self._begin(fingerprint)
+            _files.check_own(self.path, os.fstat(self._descriptor))
+            self.job = self._first_line()
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def _begin(self, fingerprint):
-        lines, size = _complete_lines(self._descriptor)
-        self.is_of_another = size > 0 and lines[0] != {"job": fingerprint}
-        if self.is_of_another:
-            lines, size = [], 0
+    def _first_line(self):
+        start = os.pread(self._descriptor, LONGEST_FIRST_LINE, 0)
+        found = FIRST_LINE.match(start)
+        if found:
+            return found[1].decode()
+        if not FIRST_LINE.match(_completed(start)):
+            raise _files.FileError(f"{self.path}: is in the way: no journal of python -m qkernels quantize, or one of "
+                                   "another version")
+        return None
+
+    def begin(self, fingerprint):
+        """Take the file for a job; returns its lines of an earlier process with the same one, and forgets another's.
+
+        Parameters
+        ----------
+        fingerprint : str
+
+        Returns
+        -------
+        list
+            What `add` was given; [] of a job that is new.
+        """
+        lines, size = _complete_lines(self._descriptor) if self.job == fingerprint else ([], 0)
         os.ftruncate(self._descriptor, size)
         os.lseek(self._descriptor, size, os.SEEK_SET)
         if not lines:
             self.add({"job": fingerprint})
             _files.sync(self.path.parent)
-        self.lines = lines[1:]
+        self.job = fingerprint
+        return lines[1:]
 
     def add(self, line):
-        """Append a line; it is on the disk when the call returns."""
-        os.write(self._descriptor, json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        os.fsync(self._descriptor)
+        """Append a line; it is on the disk when the call returns, or no part of it if that fails."""
+        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            os.fsync(self._descriptor)
+        except BaseException as error:
+            with suppress(OSError):  # what went wrong before says more
+                os.ftruncate(self._descriptor, end)
+                os.lseek(self._descriptor, end, os.SEEK_SET)
+            if isinstance(error, OSError):
+                raise _files.FileError(f"{self.path}: {error.strerror}") from None
+            raise
 
     def remove(self):
         """The job is done."""
@@ -69,12 +105,18 @@ class Journal:
         return self
 
     def __exit__(self, *_):
+        if self.job is None:  # nothing was begun
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 def _locked(path):
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            why = "a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise _files.FileError(f"{path}: is in the way: {why}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -90,9 +132,16 @@ def _locked(path):
         os.close(descriptor)  # the process that had the lock has removed the file
 
 
+def _completed(start):
+    """A first line of which the end may be missing, after a power cut, with what it lacks."""
+    whole = b'{"job":"' + b"0" * FINGERPRINT + b'"}\n'
+    return start + whole[len(start) :]
+
+
 def _complete_lines(descriptor):
     """The lines of a file, and their bytes; one that is torn, or what follows a damaged one, is none."""
     with open(os.dup(descriptor), "rb") as file:
+        file.seek(0)
         content = file.read()
     lines, size = [], 0
     for line in content.splitlines(keepends=True):
@@ -100,7 +149,7 @@ def _complete_lines(descriptor):
             if not line.endswith(b"\n"):
                 break
             lines.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         size += len(line)
     return lines, size

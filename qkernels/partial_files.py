@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import glob
 import json
 import os
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from . import _files, model_file, shards
 from .checkpoint import read_into
-from .conversion import FINGERPRINT
 from .progress import progress
 from .quantize_layer import write_at
 
@@ -30,8 +28,15 @@ class PartialFiles:
 
     def __init__(self, conversion, fingerprint):
         self.conversion = conversion
-        self._names = {path: path.with_name(f"{path.name}.{fingerprint}.partial")
-                       for path in [*(file.path for file in conversion.files), conversion.index] if path is not None}
+        self._names = conversion.partial_paths(fingerprint)
+
+    def check(self, is_known):
+        """Refuse what is in the way of the files; is_known: whether there may be some of an earlier process."""
+        for path in self._names.values():
+            with contextlib.suppress(FileNotFoundError):
+                _files.check_own(path, os.lstat(path))
+                if not is_known:
+                    raise _files.FileError(f"{path}: is in the way: of no job that {self.conversion.journal} tells of")
 
     def layers(self, measure):
         """What is to be done for each layer."""
@@ -45,7 +50,7 @@ class PartialFiles:
             for file in self.conversion.files:
                 path = self._names[file.path]
                 made += [] if path.exists() else [path]
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
                 try:
                     _allocate(descriptor, file.nbytes)
                 finally:
@@ -117,12 +122,10 @@ class PartialFiles:
                 os.replace(partial, path)
         _files.sync(self.conversion.head.parent)
 
-    def remove_others(self):
-        """Remove what other jobs have left of the same files."""
-        for path, own in self._names.items():
-            for partial in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * FINGERPRINT}.partial"):
-                if partial != own:
-                    partial.unlink(missing_ok=True)
+    def remove_those_of(self, fingerprint):
+        """Remove what another job has left."""
+        for partial in self.conversion.head.parent.glob(f"*.{fingerprint}.partial"):
+            partial.unlink(missing_ok=True)
 
     def _copy(self, name, file, descriptor):
         """Copy a tensor from the source; returns its checksum."""

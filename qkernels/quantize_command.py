@@ -7,7 +7,7 @@ import time
 from concurrent.futures import BrokenExecutor
 
 from . import executors, formats
-from ._files import check_writable, write_json
+from ._files import check_results, results_of, write_json
 from .console import print_rows, printable
 from .conversion import EXCLUDED, INCLUDED, Conversion
 from .demo_linears import DEFAULTS
@@ -82,8 +82,9 @@ def run(args):
         conversion = _conversion(args)
         for line in conversion.warnings:
             _say(line)
-        for path in filter(None, (args.report, args.json, args.save_plan)):
-            check_writable(path)
+        results = results_of(args, "report", "json", "save_plan")
+        conversion.check_paths([("the plan", args.plan)] if args.plan else [], results)
+        check_results(results)
         if args.dry_run:
             if args.report or args.json:
                 raise ValueError("--dry-run measures nothing; leave out --report and --json")

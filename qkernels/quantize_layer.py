@@ -64,6 +64,16 @@ class Done(NamedTuple):
     sqnr: float | None
     seconds: float
 
+    def is_of(self, parts):
+        """Whether this, read from a file, can be of a layer with these parts, by what is added to its name."""
+        return (isinstance(self.checksums, dict) and self.checksums.keys() == parts.keys()
+                and all(isinstance(digits, str) for digits in self.checksums.values())
+                and (self.sqnr is None or _is_finite(self.sqnr)) and _is_finite(self.seconds))
+
+
+def _is_finite(number):
+    return type(number) in (int, float) and math.isfinite(number)
+
 
 def quantize_layer(layer):
     """Quantize a layer, and write it to the disk. Doing it twice, or at the same time, does no harm.

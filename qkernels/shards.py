@@ -77,5 +77,5 @@ def _model_in(folder):
 
 
 def _is_file_name(name):
-    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name \
-        and "\0" not in name
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"} \
+        and not any("\ud800" <= character <= "\udfff" for character in name)  # halves of surrogate pairs

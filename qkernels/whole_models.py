@@ -130,16 +130,16 @@ def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
     partial = PartialFiles(conversion, fingerprint)
-    with Journal(conversion.head.with_name(conversion.head.name + ".journal"), fingerprint) as journal:
-        if journal.is_of_another:
+    with Journal(conversion.journal) as journal:
+        partial.check(is_known=journal.job == fingerprint)
+        if journal.job not in (None, fingerprint):
             say(f"{journal.path} is of another job, or its files have changed: begins anew")
-        partial.remove_others()
-        done = {line["layer"]: Done(line["checksums"], line["sqnr"], line["seconds"])
-                for line in journal.lines if "layer" in line}
-        seals = [line["sealed"] for line in journal.lines if "sealed" in line]
-        if not seals or not partial.are_sealed(seals[-1]):
+            partial.remove_those_of(journal.job)
+        lines = journal.begin(fingerprint)
+        done, seals = _noted(lines, conversion)
+        if not seals or not partial.are_sealed(seals):
             done = partial.verified(done)
-            if journal.lines:
+            if lines:
                 say(f"{len(done)} of {len(conversion.plan.layers)} layers are done already: goes on")
             try:
                 partial.allocate()
@@ -157,6 +157,25 @@ def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line
         partial.publish()
         journal.remove()
     return done
+
+
+def _noted(lines, conversion):
+    """The layers that are done and the checksums of the headers, if those are, by the lines of a journal.
+
+    Lines that are damaged say nothing.
+    """
+    files, done, seals = {name: file for file in conversion.files for name in file.layers}, {}, None
+    for line in lines:
+        if not isinstance(line, dict):
+            continue
+        name, sealed = line.get("layer"), line.get("sealed")
+        if isinstance(sealed, list):
+            seals = sealed
+        elif isinstance(name, str) and name in files:
+            noted = Done(*(line.get(field) for field in Done._fields))
+            if noted.is_of(files[name].parts(name)):
+                done[name] = noted
+    return done, seals
 
 
 def _quantize(partial, done, journal, executor, at_once, measure, say):

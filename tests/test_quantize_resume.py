@@ -118,19 +118,18 @@ def test_damaged_partial_and_torn_journal(tmp_path, monkeypatch):
     cases.assert_quantized(tmp_path / "out.safetensors", arrays, {f"layers.{i}.weight": cases.INT4 for i in range(5)})
 
 
-@pytest.mark.parametrize("change", ["options", "source", "journal"])
+@pytest.mark.parametrize("change", ["options", "source"])
 def test_another_job_begins_anew(tmp_path, monkeypatch, change):
     again, lines, arrays = interrupted(tmp_path, monkeypatch, 3)
     options = cases.INT4
     if change == "options":
         options = {"format": "int8"}
-    elif change == "source":
+    else:
         arrays["layers.0.weight"] += np.float32(1)
         cases.write(tmp_path / "m.safetensors", arrays)
-    else:
-        (tmp_path / "out.safetensors.journal").write_bytes(b"\xff\0 no journal\n")
     again(options=options)
-    assert len(lines) == (change != "journal") and all("begins anew" in line for line in lines)
+    line, = lines
+    assert "begins anew" in line
     cases.assert_quantized(tmp_path / "out.safetensors", arrays, {f"layers.{i}.weight": options for i in range(5)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "out.safetensors"]
 
