@@ -13,15 +13,13 @@ import numpy as np
 from . import _core, _files, entries, model_file, safetensors_format, shards
 from .checkpoint import FLOATS, Checkpoint, SourceTensor
 from .journal import FINGERPRINT
+from .kept_names import why_kept
 from .layer_inputs import checked_fallback, fallen_back, find_inputs
 from .plans import Plan
 from .quantize_layer import Layer
 from .sensitivity import checked_candidate, is_calibrated, label, tried
 
 INCLUDED = ("*.weight",)
-# Embeddings and output heads, by the names that models give them.
-EXCLUDED = ("*embed*", "*wte*", "*wpe*", "*shared.weight", "*relative_attention_bias*", "*lm_head*", "*predictions*",
-            "*classifier*", "*score.weight", "output.weight", "head.weight")
 SUFFIX = ".safetensors"
 
 
@@ -260,7 +258,6 @@ def _chosen(source, options, plan, include, exclude):
     for name, patterns in [("include", include), ("exclude", exclude)]:
         if isinstance(patterns, str):
             raise TypeError(f"{name}: got {patterns!r}, takes a list of patterns")
-    exclude = (*exclude, *EXCLUDED) if include is None else exclude
     planned = {}
     for name, of_layer in (plan.layers if plan else {}).items():
         full = name if name in source.tensors else name + ".weight"
@@ -279,7 +276,7 @@ def _chosen(source, options, plan, include, exclude):
         if plan is not None:
             why = why or (None if name in planned else "not in the plan")
         else:
-            why = why or _filtered(name, INCLUDED if include is None else include, exclude)
+            why = why or _filtered(name, include, exclude)
         if why:
             kept[name] = Kept(tensor, why)
         else:
@@ -297,7 +294,15 @@ def _unfit(tensor):
 
 
 def _filtered(name, include, exclude):
+    """Why a weight of this name is not to be quantized, or None."""
     for pattern in exclude:
-        if fnmatchcase(name, pattern):
+        if _fits(name, pattern):
             return f"excluded by {pattern}"
-    return None if any(fnmatchcase(name, pattern) for pattern in include) else "not included"
+    if not any(_fits(name, pattern) for pattern in (INCLUDED if include is None else include)):
+        return "not included"
+    return why_kept(name) if include is None else None
+
+
+def _fits(name, pattern):
+    """As `fnmatch` has it, and a name with brackets fits itself."""
+    return name == pattern or fnmatchcase(name, pattern)

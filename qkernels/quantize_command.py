@@ -6,10 +6,10 @@ import sys
 import time
 from concurrent.futures import BrokenExecutor
 
-from . import executors, formats
+from . import executors, formats, kept_names
 from ._files import check_results, results_of, write_json
 from .console import print_rows, printable
-from .conversion import EXCLUDED, INCLUDED, Conversion
+from .conversion import INCLUDED, Conversion
 from .demo_linears import DEFAULTS
 from .layer_inputs import FALLBACKS
 from .methods import TAKERS
@@ -29,6 +29,8 @@ def add_arguments(parser):
         "Quantizes the linear layers of a safetensors checkpoint, layer by layer, and keeps all other tensors as they "
         "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the "
         "same command goes on where it was; the space for the result is taken before the work begins.")
+    parser.epilog = "What is kept unless --include asks for it, by names, or what follows the number of a layer in " \
+        f"them, or one of the dots after that. {kept_names.listed()}".replace("%", "%%")
     add = parser.add_argument
     add("model", metavar="MODEL", help="a safetensors file, the index of a sharded checkpoint, or the folder of one")
     add("out", metavar="OUT", help="a folder, made if it is missing, which gets files of the same names; for one file "
@@ -41,9 +43,9 @@ def add_arguments(parser):
 
     group = parser.add_argument_group("which layers")
     add = group.add_argument
-    add("--include", nargs="+", metavar="GLOB", help=f"names of weights (default: {' '.join(INCLUDED)})")
-    add("--exclude", nargs="+", metavar="GLOB", help="but not these; without --include neither embeddings and "
-        f"output heads: {' '.join(EXCLUDED)})")
+    add("--include", nargs="+", metavar="GLOB", help=f"names of weights, or patterns (default: {' '.join(INCLUDED)})")
+    add("--exclude", nargs="+", metavar="GLOB", help="but not these; without --include neither routers of mixtures of "
+        "experts, output heads and embeddings, by the names below; --dry-run shows why each tensor is kept")
     add("--plan", metavar="PLAN", help="quantize the layers that this file names, as it says; all others are kept")
     add("--save-plan", metavar="FILE", help="write the plan that is followed to FILE, JSON to read and edit")
 

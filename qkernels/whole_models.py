@@ -33,8 +33,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     plan : Plan, optional
         Instead: options for each layer that is quantized, by the name of its weight, or that without ".weight".
     include, exclude : sequence of str, optional
-        With options, of which tensors: patterns as in `fnmatch`. Without include those named ``*.weight``, but no
-        embeddings and output heads. Only matrices of floats are quantized; all others are kept as they are.
+        With options, of which tensors: names, or patterns as in `fnmatch`. Without include those named ``*.weight``, but
+        no routers of experts, output heads and embeddings, as `qkernels.kept_names` knows them. Only matrices of floats are quantized; all others are kept as they are.
     calibration : str or path-like, optional
         A file of `save` with the InputStatistics of the layers whose method needs them, named likewise.
     fallback : {"rtn", "hqq"}, optional
