@@ -2,11 +2,13 @@
 
     kind            tensors, by what is added to the entry's name
     "weight"        "" the packed form, ".levels", ".input_scales"
+    "weights"       ".0" and what a "weight" has, ".1" and the same, and so on: a stack, shape [E, N, K]
     "packed_b"      "" the packed form
     "statistics"    "." and the name of each array of its state
     "array"         ""
 """
 
+import itertools
 import re
 
 import numpy as np
@@ -17,10 +19,10 @@ from .gemm import PackedB
 from .groups import checked_group_size
 from .statistics import ENTRIES, InputStatistics
 from .weight_parts import SCALE_DTYPES, state_bytes
+from .weight_stack import MadeWhenAsked, QuantizedWeightStack
 from .weights import QuantizedWeight
 
 ARRAY = {"kind": "array"}
-PACKED = ("weight", "packed_b")  # kinds whose first tensor is a packed form
 LARGEST_EMPTY = 2**24  # rows or columns of an empty matrix, which no bytes of a file bear out
 
 
@@ -43,7 +45,7 @@ def describe(value, name):
 
     Parameters
     ----------
-    value : QuantizedWeight, PackedB, InputStatistics or array
+    value : QuantizedWeight, QuantizedWeightStack, PackedB, InputStatistics or array
     name : str
         For errors.
 
@@ -59,13 +61,11 @@ def describe(value, name):
         The value is something else.
     """
     if isinstance(value, QuantizedWeight):
-        packed = value.packed
-        tensors = {"": packed.memory}
-        if value.format == "codebook4":
-            tensors[".levels"] = value.levels
-        if value.input_scales is not None:
-            tensors[".input_scales"] = value.input_scales
-        return weight_description(value, value.shape), tensors
+        return weight_description(value, value.shape), weight_tensors(value)
+    if isinstance(value, QuantizedWeightStack):
+        tensors = {f".{i}{suffix}": array for i, weight in enumerate(value)
+                   for suffix, array in weight_tensors(weight).items()}
+        return weight_description(value[0], value.shape), tensors
     if isinstance(value, PackedB):
         description = {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": value.isa,
                        "layout": layout_id(value.layout)}
@@ -76,17 +76,27 @@ def describe(value, name):
     return ARRAY, {"": arguments.array(value, name)}
 
 
+def weight_tensors(weight):
+    """The tensors of a weight, by what is added to its name."""
+    tensors = {"": weight.packed.memory}
+    if weight.format == "codebook4":
+        tensors[".levels"] = weight.levels
+    if weight.input_scales is not None:
+        tensors[".input_scales"] = weight.input_scales
+    return tensors
+
+
 def weight_description(weight, shape):
-    """What a file says of a weight like this one, of another shape."""
-    description = {"kind": "weight", "format": weight.format, "shape": list(shape), "group_size": weight.group_size,
-                   "scale_dtype": weight.packed.scale_dtype, "zero_points": not weight.symmetric,
-                   "window": weight.window, "seed": weight.seed, "isa": weight.packed.isa,
-                   "layout": layout_id(weight.packed.layout)}
+    """What a file says of a weight like this one of another shape, or of a stack of such."""
+    description = {"kind": "weight" if len(shape) == 2 else "weights", "format": weight.format, "shape": list(shape),
+                   "group_size": weight.group_size, "scale_dtype": weight.packed.scale_dtype,
+                   "zero_points": not weight.symmetric, "window": weight.window, "seed": weight.seed,
+                   "isa": weight.packed.isa, "layout": layout_id(weight.packed.layout)}
     return checked_description({name: entry for name, entry in description.items() if entry is not None})
 
 
 def state_bytes_of(description, shapes):
-    """`QuantizedWeight.nbytes` of a "weight".
+    """`nbytes` of a "weight", or of a stack of "weights".
 
     Parameters
     ----------
@@ -104,8 +114,9 @@ def state_bytes_of(description, shapes):
     return state_bytes(
         formats.find(description["format"]), description["shape"], checked_group_size(description.get("group_size")),
         description["scale_dtype"], has_zero_points=description["zero_points"],
-        row_tables=len(shapes.get(".levels", ())) == 2, integers=[description.get("window"), description.get("seed")],
-        has_input_scales=".input_scales" in shapes)
+        row_tables=any(len(shape) == 2 for suffix, shape in shapes.items() if suffix.endswith(".levels")),
+        integers=[description.get("window"), description.get("seed")],
+        has_input_scales=any(suffix.endswith(".input_scales") for suffix in shapes))
 
 
 def checked_description(description):
@@ -123,18 +134,53 @@ def checked_description(description):
         if type(value) is not TYPES[name]:
             raise ValueError(f"{name}: got {type(value).__name__}, takes {TYPES[name].__name__}")
     if "shape" in needed:
-        _check_shape(description["shape"])
+        _check_shape(description["shape"], 3 if kind == "weights" else 2)
     return description
-
-
-def suffixes(description):
-    """What is added to the entry's name to name its tensors; those that may be there."""
-    return KINDS[description["kind"]][2]
 
 
 def parts(name, description, tensors):
     """The tensors of an entry, by what is added to its name; tensors: dict of all."""
-    return {suffix: tensors[name + suffix] for suffix in suffixes(description) if name + suffix in tensors}
+    suffixes = of_one = KINDS[description["kind"]][2]
+    if description["kind"] == "weights":
+        there = itertools.takewhile(lambda i: f"{name}.{i}" in tensors, range(description["shape"][0]))
+        suffixes = (f".{i}{suffix}" for i in there for suffix in of_one)
+    return {suffix: tensors[name + suffix] for suffix in suffixes if name + suffix in tensors}
+
+
+def packed_forms(description):
+    """What is added to an entry's name to name those of its tensors that are packed forms."""
+    if description["kind"] == "weights":
+        return [f".{i}" for i in range(description["shape"][0])]
+    return [""] if description["kind"] in ("weight", "packed_b") else []
+
+
+def is_complete(description, own):
+    """Whether an entry has the tensors without which it is none; own: its `parts`."""
+    if description["kind"] == "weights":
+        return f".{description['shape'][0] - 1}" in own  # `parts` counts from the first one on
+    return KINDS[description["kind"]][2][0] in own
+
+
+def make_stack(description, own, make):
+    """A stack whose weights are made when they are asked for, the first one now.
+
+    Parameters
+    ----------
+    description : dict
+        Of "weights".
+    own : mapping of str to Tensor
+        Its `parts`.
+    make : callable
+        From a suffix, such as ".2", and the description of a "weight" to the QuantizedWeight.
+
+    Returns
+    -------
+    QuantizedWeightStack
+    """
+    count, *shape = description["shape"]
+    of_one = description | {"kind": "weight", "shape": shape}
+    weights = MadeWhenAsked(count, lambda i: make(f".{i}", of_one))
+    return QuantizedWeightStack.of_sequence(weights, any(suffix.endswith(".input_scales") for suffix in own))
 
 
 def make(description, tensors):
@@ -143,7 +189,7 @@ def make(description, tensors):
     Parameters
     ----------
     description : dict
-        Checked by `checked_description`.
+        Checked by `checked_description`; not of "weights", see `make_stack`.
     tensors : dict of str to ndarray
         Those of `suffixes` that are there. The value uses their memory.
 
@@ -193,17 +239,21 @@ def _memory(tensors):
     return aligned
 
 
-def _check_shape(shape):
-    if len(shape) != 2 or not all(type(length) is int and 0 <= length < 2**60 for length in shape):
-        raise ValueError("shape: takes 2 integers from 0 to 2**60")
+def _check_shape(shape, count):
+    if len(shape) != count or not all(type(length) is int and 0 <= length < 2**60 for length in shape):
+        raise ValueError(f"shape: takes {count} integers from 0 to 2**60")
+    if count == 3 and not shape[0]:
+        raise ValueError(f"shape: got {shape}, takes a stack of one or more")
     if 0 in shape and max(shape) > LARGEST_EMPTY:
         raise ValueError(f"shape: got {shape}, takes up to {LARGEST_EMPTY} rows and columns in an empty matrix")
 
 
-# Of each kind: what a description has, what it may have, and the suffixes of its tensors.
+# Of each kind: what a description has, what it may have, and the suffixes of its tensors, or of those of each weight.
+OF_WEIGHT = (("format", "shape", "scale_dtype", "zero_points", "isa", "layout"), ("group_size", "window", "seed"),
+             ("", ".levels", ".input_scales"))
 KINDS = {
-    "weight": (("format", "shape", "scale_dtype", "zero_points", "isa", "layout"), ("group_size", "window", "seed"),
-               ("", ".levels", ".input_scales")),
+    "weight": OF_WEIGHT,
+    "weights": OF_WEIGHT,
     "packed_b": (("shape", "dtype", "isa", "layout"), (), ("",)),
     "statistics": (("rows", "k"), (), tuple("." + entry for entry in ENTRIES)),
     "array": ((), (), ("",)),

@@ -17,7 +17,7 @@ def save(path, model, *, metadata=None):
     ----------
     path : str or path-like
         The file, a safetensors file whatever its name; either written completely or left as it was.
-    model : mapping of str to QuantizedWeight, PackedB, InputStatistics or array
+    model : mapping of str to QuantizedWeight, QuantizedWeightStack, PackedB, InputStatistics or array
         By name, such as "encoder.layer.0.output.dense.weight". Arrays are stored as they are. A QuantizedModel, too.
     metadata : dict of str to str, optional
         Kept in the file, see `QuantizedModel.metadata`.
@@ -58,8 +58,7 @@ def save(path, model, *, metadata=None):
             if name + suffix in arrays:
                 raise ValueError(f"model: {name + suffix} is there twice, as an entry and as a part of one")
             arrays[name + suffix] = np.ascontiguousarray(array).reshape(array.shape)
-            if suffix == "" and descriptions[name]["kind"] in entries.PACKED:
-                aligned.add(name)
+        aligned.update(name + suffix for suffix in entries.packed_forms(descriptions[name]))
     specs = {name: (_dtype_of(array, name), array.shape) for name, array in arrays.items()}
     order = in_order(specs, aligned)
     checksums = {name: checksum(_bytes_of(arrays[name])) for name in order}
@@ -78,7 +77,8 @@ def load(path, *, verify=True):
     path : str or path-like
         A file of `save` or of ``python -m qkernels quantize``; of a sharded model its index, or its folder.
     verify : bool, default True
-        Whether each entry is compared with its checksums when it is asked for, which reads it; a header is always.
+        Whether each entry, of a stack each weight, is compared with its checksums when it is asked for, which reads it;
+        a header is always.
 
     Returns
     -------
@@ -132,7 +132,7 @@ class QuantizedModel(Mapping):
         self._made = {}
 
     def __getitem__(self, name):
-        """The QuantizedWeight, PackedB or InputStatistics, or the read-only array of this name.
+        """The QuantizedWeight, QuantizedWeightStack, PackedB or InputStatistics, or the read-only array of this name.
 
         Raises
         ------

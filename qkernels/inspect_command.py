@@ -63,17 +63,19 @@ def contents(model):
         parts = model.parts(name)
         nbytes = sum(part.nbytes for part in parts.values())
         what, shape, portable = description["kind"], description.get("shape"), nbytes
-        if what == "weight":
+        if what in ("weight", "weights"):
             try:
                 portable = entries.state_bytes_of(description, {suffix: part.shape for suffix, part in parts.items()})
             except ValueError as error:
                 raise ValueError(f"{model.path}: {name}: {error}") from None
-            what = label(_options(description) | ({"method": "awq"} if ".input_scales" in parts else {}))
+            is_scaled = any(suffix.endswith(".input_scales") for suffix in parts)
+            what = label(_options(description) | ({"method": "awq"} if is_scaled else {}))
         elif what == "array":
             what, shape = parts[""].dtype, list(parts[""].shape)
         elif what == "statistics":
             what, shape = f"statistics of {description['rows']:,} rows", [description["k"]]
-        own = {"weight": _core.weight_layout, "packed_b": _core.b_layout}.get(description["kind"])
+        own = {"weight": _core.weight_layout, "weights": _core.weight_layout, "packed_b": _core.b_layout}.get(
+            description["kind"])
         listed.append({"name": name, "what": what, "shape": shape, "bytes": nbytes,
                        "bits": 8 * portable / max(math.prod(shape), 1), "layout": description.get("layout"),
                        "isa": description.get("isa"),

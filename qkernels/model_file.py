@@ -4,7 +4,8 @@ A file is a safetensors file whose metadata has, as JSON under "qkernels",
 
     version       of this, 1
     written_by    the version of qkernels
-    entries       of each name what it is, see entries.py; packed forms name their layout and ISA
+    entries       of each name what it is, see entries.py; packed forms name their layout and ISA. A new kind of entry
+                  is no new version: who does not know it says so, and reads all other files
     checksums     of each tensor the CRC-32 of every 64 KiB of it, as hexadecimal digits
 
 and under "qkernels_checksum" the CRC-32 of the header, these eight digits counted as zeros. Packed forms come first, at
@@ -120,8 +121,15 @@ class MappedFile:
         return file
 
     def entry(self, name, verify):
-        """The value of an entry."""
+        """The value of an entry; of a stack each weight is compared with its checksums when it is asked for."""
         description = self.entries[name]
+        if description["kind"] == "weights":
+            own = entries.parts(name, description, self.header.tensors)
+            return entries.make_stack(description, own, lambda suffix, one: self._value(name + suffix, one, verify))
+        return self._value(name, description, verify)
+
+    def _value(self, name, description, verify):
+        """The value of tensors of these names."""
         tensors = {}
         for suffix in entries.parts(name, description, self.header.tensors):
             tensors[suffix] = self.array(name + suffix)
@@ -261,9 +269,10 @@ def own_entries(header):
             entries.checked_description(description)
         except ValueError as error:
             raise ValueError(f"entries: {name}: {error}") from None
-        own_tensors += [name + suffix for suffix in entries.parts(name, description, header.tensors)]
-        if name + entries.suffixes(description)[0] not in header.tensors:
-            raise ValueError(f"entries: {name}: has no tensor")
+        own = entries.parts(name, description, header.tensors)
+        own_tensors += [name + suffix for suffix in own]
+        if not entries.is_complete(description, own):
+            raise ValueError(f"entries: {name}: lacks its tensors")
     if sorted(own_tensors) != sorted(header.tensors):
         raise ValueError("entries: take each tensor once")
     return given, checksums

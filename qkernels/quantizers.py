@@ -85,8 +85,8 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
     TypeError
         w is not float32, or an array among the options has a dtype that it does not take.
     ValueError
-        w is not 2-D or 3-D, or not finite, a scale overflows float16, a parameter is not one of those named, or an option or
-        the method does not apply to the format.
+        w is not 2-D or 3-D, or not finite, a scale overflows float16, a parameter is not one of those named, or an
+        option or the method does not apply to the format.
 
     Notes
     -----

@@ -15,14 +15,14 @@ SHARED = ("version", "format", "group_size", "window", "seed")  # entries of a s
 class QuantizedWeightStack(Sequence):
     """Weights of one shape and scheme, one for each expert; made by `quantize_weight` of a float32 array [E, N, K].
 
-    A sequence: ``stack[e]`` is a `QuantizedWeight`, which `linear` takes, and ``stack[a:b]`` a stack. One that comes from
-    a file has each weight made, and compared with its checksums, when it is asked for.
+    A sequence: ``stack[e]`` is a `QuantizedWeight`, which `linear` takes, and ``stack[a:b]`` a stack. In one that comes
+    from a file each weight is made, and compared with its checksums, when it is asked for.
 
     Parameters
     ----------
     weights : sequence of QuantizedWeight
-        One or more, which differ in nothing but their codes, scales, zero points, tables and input scales; some may have
-        no input scales.
+        One or more, which differ in nothing but their codes, scales, zero points, tables and input scales; some may
+        have no input scales.
 
     Attributes
     ----------
@@ -189,6 +189,29 @@ class QuantizedWeightStack(Sequence):
         return f"<QuantizedWeightStack of {len(self)} like {self._like!r}>"
 
 
+class MadeWhenAsked(Sequence):
+    """So many weights, each made once, when it is asked for.
+
+    Parameters
+    ----------
+    count : int
+    make : callable
+        From the number of a weight to the QuantizedWeight.
+    """
+
+    def __init__(self, count, make):
+        self._count, self._make, self._made = count, make, {}
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        index = range(self._count)[index]
+        if index not in self._made:
+            self._made.setdefault(index, self._make(index))  # another thread may have been faster: all get the same
+        return self._made[index]
+
+
 def quantize_stack(quantize, w, calibration, importance):
     """A stack of what a function makes of each weight.
 
@@ -217,4 +240,4 @@ def _scheme(weight):
     """All that is the same for the weights of a stack."""
     levels = None if weight.format != "codebook4" else weight.levels.ndim
     return (weight.shape, weight.format, weight.group_size, weight.symmetric, weight.window, weight.seed, levels,
-            weight.packed.scale_dtype)
+            weight.packed.scale_dtype, weight.packed.layout)

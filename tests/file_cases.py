@@ -9,7 +9,8 @@ import cases
 import numpy as np
 from weight_cases import packed, weight
 
-from qkernels import PackedB, QuantizedWeight, _core, entries, model_file, pack_b, safetensors_format
+from qkernels import (
+    PackedB, QuantizedWeight, QuantizedWeightStack, _core, entries, model_file, pack_b, safetensors_format)
 from qkernels.calibration import InputStatistics
 
 # Of weights, and of packed right-hand sides: what every machine writes, which the tests write on any, and one more.
@@ -38,6 +39,18 @@ def with_inputs(w, **others):
                            **stream, **others)
 
 
+def stack(seed, count, *others):
+    """Weights of weight_cases as a stack."""
+    return QuantizedWeightStack([packed(weight(seed + i, *others)) for i in range(count)])
+
+
+def some_scaled():
+    """A stack with tables, in which only some weights have input scales."""
+    scales = [None, cases.scales(20, (33,), 1.0)]
+    return QuantizedWeightStack([with_inputs(weight(21 + i, 5, 33, "codebook4 by row"), input_scales=scales[i % 2])
+                                 for i in range(3)])
+
+
 def every_kind():
     """A small model that has all that an entry can be."""
     model = {
@@ -52,6 +65,8 @@ def every_kind():
         "fine": packed(weight(9, 4, 70, "trellis2 12")),
         "no rows": packed(weight(10, 0, 40)),
         "no columns": packed(weight(11, 5, 0)),
+        "experts": stack(17, 3, 6, 40, "int4", 32),
+        "some scaled": some_scaled(),
         "b": pack_b(cases.bytes8(12, (13, 21), np.uint8), b_zero_point=cases.ints(13, (21,), 0, 255)),
         "no b": pack_b(np.zeros((3, 0), np.int8)),
         "seen": statistics(),
@@ -66,7 +81,7 @@ def every_kind():
 
 def to_arrays(value):
     """All that an entry holds, as arrays."""
-    if isinstance(value, QuantizedWeight):
+    if isinstance(value, (QuantizedWeight, QuantizedWeightStack)):
         return value.to_state() | {"w": value.dequantize()}
     if isinstance(value, PackedB):
         return {"b": value.unpack(), "zero_point": value.zero_point}
@@ -75,7 +90,7 @@ def to_arrays(value):
 
 def assert_same_value(got, want, what=""):
     """Of the same type, and alike in every bit that it holds."""
-    if isinstance(want, (QuantizedWeight, PackedB, InputStatistics)):
+    if isinstance(want, (QuantizedWeight, QuantizedWeightStack, PackedB, InputStatistics)):
         assert type(got) is type(want), what
     got, want = to_arrays(got), to_arrays(want)
     assert list(got) == list(want), what
@@ -118,14 +133,15 @@ def save_foreign(path, model, layout, b_layout=None):
     descriptions, tensors, aligned = {}, {}, set()
     for name, value in model.items():
         descriptions[name], own = entries.describe(value, name)
-        if isinstance(value, QuantizedWeight):
-            own[""] = value.repacked(layout).memory
+        if isinstance(value, (QuantizedWeight, QuantizedWeightStack)):
+            weights = value if isinstance(value, QuantizedWeightStack) else [value]
+            own |= {suffix: one.repacked(layout).memory
+                    for one, suffix in zip(weights, entries.packed_forms(descriptions[name]), strict=True)}
             descriptions[name] |= {"layout": entries.layout_id(layout), "isa": "another"}
-            aligned.add(name)
         elif isinstance(value, PackedB) and b_layout is not None:
             own[""] = packed_b_memory(value.unpack(), value.zero_point, b_layout)
             descriptions[name] |= {"layout": entries.layout_id(b_layout), "isa": "another"}
-            aligned.add(name)
+        aligned.update(name + suffix for suffix in entries.packed_forms(descriptions[name]))
         tensors |= {name + suffix: array for suffix, array in own.items()}
     specs = {name: (safetensors_format.OF_NUMPY[array.dtype.name], array.shape) for name, array in tensors.items()}
     order = model_file.in_order(specs, aligned)

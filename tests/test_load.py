@@ -8,7 +8,7 @@ import cases
 import numpy as np
 import pytest
 from cases import assert_same, raises
-from file_cases import assert_same_value, every_kind
+from file_cases import assert_same_value, every_kind, stack
 from weight_cases import packed, weight
 
 from qkernels import _files, load, model_file, save, shards
@@ -68,6 +68,27 @@ def test_what_is_verified(tmp_path):
     assert "table" in model and "tables" not in model and list(model) == ["table", "w"]
     with pytest.raises(KeyError):
         model["tables"]
+
+
+def test_a_stack_is_made_weight_by_weight(tmp_path):
+    """Where it lies in the file, one after the other; damage to one is no damage to the others."""
+    path, want = tmp_path / "model", stack(1, 4, 40, 300, "int4", 32)
+    save(path, {"experts": want, "b": np.ones(3)})
+    places = [load(path).parts("experts")[f".{i}"] for i in range(4)]
+    assert all(place.start % 64 == 0 for place in places)
+    assert all(b.start == a.start + a.nbytes for a, b in zip(places, places[1:], strict=False))
+    damaged(path, places[2].start + 4000)
+    model = load(path)
+    got = model["experts"]
+    assert model["experts"] is got and got[1] is got[1] and model.shape("experts") == got.shape == (4, 40, 300)
+    for i in (0, 3, 1):
+        assert_same_value(got[i], want[i])
+        assert np.shares_memory(got[i].packed.memory, model._files["experts"].array(f"experts.{i}"))
+    for ask in (lambda: got[2], got.dequantize, lambda: got[1:3], lambda: list(got), model.verify_all):
+        assert "experts.2: is damaged at bytes 0 to" in raises(ValueError, None, ask)
+    assert got.nbytes == want.nbytes and repr(got) == repr(want)
+    assert load(path, verify=False)["experts"][2].shape == (40, 300)
+    raises(TypeError, "name", model.rows, "experts", [0])
 
 
 def test_threads_ask_at_the_same_time(tmp_path):

@@ -7,10 +7,10 @@ import struct
 import cases
 import numpy as np
 import pytest
-from file_cases import header_of, own_of, resealed, sealed, statistics
+from file_cases import header_of, own_of, resealed, sealed, some_scaled, stack, statistics
 from weight_cases import packed, weight
 
-from qkernels import load, pack_b, save
+from qkernels import QuantizedWeightStack, load, pack_b, save
 
 pytestmark = pytest.mark.any_isa
 ERRORS = (ImportError, OSError, TypeError, ValueError)  # the first of dtypes of ml_dtypes, where that is missing
@@ -23,6 +23,7 @@ def good(tmp_path_factory):
     save(path, {
         "w": packed(weight(1, 18, 100, "int4", 32, False)), "row": packed(weight(2, 16, 64, "codebook4 by row")),
         "fine": packed(weight(3, 4, 70, "trellis2 12")), "b": pack_b(cases.bytes8(4, (9, 20), np.int8)),
+        "stack": stack(6, 3, 4, 64, "int4", 32), "scaled": some_scaled(),
         "none": pack_b(np.zeros((4, 0), np.int8), b_zero_point=3), "seen": statistics(3),
         "a": cases.floats(5, (6, 4)), "c": np.zeros((2, 0)),
     })  # fmt: skip
@@ -49,8 +50,9 @@ def assert_refused(folder, raw, what, at_once=True):
     try:
         model = load(path)
         assert not at_once, what
-        for name in model:
-            model[name]
+        for value in model.values():
+            if isinstance(value, QuantizedWeightStack):
+                list(value)
     except ERRORS as error:
         assert str(path) in str(error) and len(str(error)) < 1200, what
         return
@@ -61,7 +63,7 @@ def test_the_good_file_is_good(good, tmp_path):
     """Sealed by the tests, too: what follows is refused for what it says."""
     header, data = good
     (tmp_path / "good").write_bytes(sealed(header, data))
-    assert len(list(load(tmp_path / "good").values())) == 8
+    assert len(list(load(tmp_path / "good").values())) == 10
 
 
 def test_lengths(good, tmp_path, little_memory):
@@ -142,6 +144,8 @@ LAYOUTS = [f"nr{nr}-kr{kr}-{rest}" for nr, kr, rest in [
 WRONG = [
     [0], [18], [18, 100, 1], [18, 100.0], [True, True], ["18", "100"], [-18, 100], [0, 0], [0, 100], [18, 0],
     [17, 100], [18, 99], [18, 101], [100, 18], [2**32 + 18, 100], [18, 2**40], [20, 9], [9, 21], [4, 1],
+    [3, 4], [0, 4, 64], [2, 4, 64], [4, 4, 64], [3, 64, 4], [2**59, 4, 64], [3, 2**40, 64], [3, 4, 0], [3, 0, 64],
+    [3, 4, 64, 1], [-3, 4, 64], [3.0, 4, 64], [2, 5, 33], [4, 5, 33], [2**62, 2**62, 0], [2**59, 0, 0],
     [2**24, 0], [0, 2**24], [2**33, 0], [2**59, 0], [0, 2**59], [2**60, 2**60], [2**62, 2**62],
     -1, 12, 13, 16, 17, 32, 33, 64, 96, 128, 2**31, 2**40, 2**62, 2**63, 2**64, int("9" * 4000),
     "", "\0", "int8", "int4", "int2", "uint8", "nf4", "log4", "codebook4", "binary", "ternary", "trellis2", "trellis3",
@@ -156,7 +160,7 @@ def test_descriptions(good, tmp_path, little_memory):
     tried = 0
     for name, description in own["entries"].items():
         for key, right in ({"group_size": None, "window": None, "seed": None, "more": None} | description).items():
-            if key in ("isa", "rows", "k") or (key == "seed" and description["kind"] == "weight"):
+            if key in ("isa", "rows", "k") or (key == "seed" and description["kind"].startswith("weight")):
                 continue  # they only inform; any seed is one
             kind = int if right is None else type(right)
             for value in [value for value in WRONG if type(value) is kind] + OTHER_TYPES:
@@ -180,4 +184,5 @@ def test_descriptions(good, tmp_path, little_memory):
 
 def equal_groups(name, value):
     """One group a row is the same whatever its size beyond that is."""
-    return type(value) is int and value % 32 == 0 and value >= {"row": 64, "fine": 70, "b": 2**70}.get(name, 2**70)
+    enough = {"row": 64, "fine": 70, "stack": 64, "scaled": 33}.get(name, 2**70)
+    return type(value) is int and value % 32 == 0 and value >= enough

@@ -26,7 +26,10 @@ def test_what_qkernels_says(good, tmp_path, little_memory):  # noqa: F811
     versions = [None, 0, 2, 3, -1, 1.0, "1", True, [1], {"a": 1}, 10**4000, 1e308]
     entries = [None, [], "a", 3, {}, {"w": own["entries"]["w"]}, own["entries"] | {"more": {"kind": "array"}},
                own["entries"] | {"w.levels": {"kind": "array"}}, own["entries"] | {"seen.sum": {"kind": "array"}},
-               {k: v for k, v in own["entries"].items() if k != "a"}, [*own["entries"].items()]]  # fmt: skip
+               {k: v for k, v in own["entries"].items() if k != "a"}, [*own["entries"].items()],
+               own["entries"] | {"stack.1": own["entries"]["w"]},
+               own["entries"] | {"stack.0.levels": {"kind": "array"}},
+               {k: v for k, v in own["entries"].items() if k != "stack"}]  # fmt: skip
     for version in versions:
         assert_refused(tmp_path, sealed(header, data, own | {"version": version}), ("version", str(version)[:9]))
     (tmp_path / "later").write_bytes(sealed(header, data, own | {"version": 2, "written_by": "9.1"}))
@@ -58,7 +61,7 @@ def test_what_qkernels_says(good, tmp_path, little_memory):  # noqa: F811
 def test_packed_headers(good, tmp_path, little_memory):  # noqa: F811
     """Every byte of them, changed in several ways: nothing is used that does not follow from the shape."""
     header, data = good
-    for name, size in (("w", 88), ("row", 88), ("fine", 88), ("b", 72), ("none", 72)):
+    for name, size in (("w", 88), ("row", 88), ("fine", 88), ("stack.2", 88), ("b", 72), ("none", 72)):
         begin = header[name]["data_offsets"][0]
         for at in range(size):
             for change in (0x01, 0xFF):
@@ -77,7 +80,8 @@ def test_packed_headers(good, tmp_path, little_memory):  # noqa: F811
 def test_tensors_of_another_dtype_or_shape(good, tmp_path, little_memory):  # noqa: F811
     header, data = good
     sums = [f"seen.{entry}" for entry in ("version", "count", "products", "sum", "max_abs")]
-    for name in ("w", "row", "row.levels", "b", *sums):
+    weights = ["w", "row", "row.levels", "stack.0", "stack.2", "scaled.1.levels", "scaled.1.input_scales"]
+    for name in (*weights, "b", *sums):
         tensor = header[name]
         size = tensor["data_offsets"][1] - tensor["data_offsets"][0]
         for dtype, bits in (("U8", 8), ("I8", 8), ("BOOL", 8), ("I16", 16), ("F16", 16), ("BF16", 16), ("C64", 64),
@@ -106,12 +110,18 @@ def test_missing_and_additional_tensors(tmp_path, little_memory):  # noqa: F811
     renamed = [("by row.levels", "nf4.levels"), ("by row.levels", "int8.levels"), ("by row.levels", "by row.level"),
                ("int4.scaled.input_scales", "nf4.levels"), ("seen.sum", "seen.sums"), ("seen.version", "b.version"),
                ("int4.scaled.input_scales", "b.input_scales"), ("by row", "by column"), ("b", "c"),
+               ("experts.0", "experts.3"), ("experts.1", "experts.01"), ("experts.2", "experts.-1"),
+               ("experts.1", "x.1"),
+               ("some scaled.0.levels", "experts.0.levels"), ("some scaled.1.input_scales", "experts.1.levels"),
+               ("some scaled.2.levels", "some scaled.levels"), ("some scaled.1", "some scaled"),
                ("seen.sum_abs", "w.sum_abs"), ("int4.scaled.input_scales", "int2.rotated.input_scales")]  # fmt: skip
     for old, new in renamed:
         changed = {(new if name == old else name): entry for name, entry in header.items()}
         assert len(changed) == len(header)
         assert_refused(tmp_path, sealed(changed, data), (old, new), at_once=False)
-    for name, value in (("int4.scaled.input_scales", [0, np.nan, -1, np.inf]), ("seen.products", [np.nan, -1, np.inf])):
+    for name, value in (("int4.scaled.input_scales", [0, np.nan, -1, np.inf]),
+                        ("some scaled.1.input_scales", [0, np.nan, -1, np.inf]),
+                        ("seen.products", [np.nan, -1, np.inf])):
         for bad in value:
             new = np.array([bad], np.float32 if "scales" in name else np.float64).tobytes()
             assert_refused(tmp_path, with_bytes(header, data, name, 0, new), (name, bad), at_once=False)

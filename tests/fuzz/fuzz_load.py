@@ -50,6 +50,10 @@ def use(value):
             for rows, mode in ((1, "int8"), (3, "float32"), (40, "int8")):
                 x = np.linspace(-1, 1, rows * k, dtype=np.float32).reshape(rows, k)
                 qkernels.linear(x, value, activations=mode)
+    elif isinstance(value, qkernels.QuantizedWeightStack):
+        for weight in value:
+            use(weight)
+        value.to_state()
     elif isinstance(value, qkernels.PackedB):
         k, n = value.shape
         if max(n, k) < LARGEST:
@@ -156,7 +160,8 @@ def write_corpus(folder):
         save(folder / f"own-{i}", {name: model[name] for name in names[i : i + 2]})
     for i, layout in enumerate(file_cases.LAYOUTS):
         for name in names:
-            if isinstance(model[name], qkernels.QuantizedWeight) and name != "by row":
+            is_packed = isinstance(model[name], (qkernels.QuantizedWeight, qkernels.QuantizedWeightStack))
+            if is_packed and name != "by row":
                 file_cases.save_foreign(folder / f"layout{i}-{name}", {name: model[name]}, layout)
     save(folder / "many", model)
 
