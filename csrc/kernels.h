@@ -336,9 +336,10 @@ static inline size_t qk_plain_bytes(const qk_records *records, size_t nr)
 typedef int qk_split_f32_type(const float *x, size_t n, size_t block, int8_t *const digits[3], float *scales,
                               size_t row_blocks);
 
-/* out[j] = clamp((sums[j] + sums[ld + j] + ...) * scale + bias[j]), `rows` of sums, each operation rounded once. */
-typedef void qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias,
-                                float low, float high, float *out);
+/* out[j] = clamp((sums[j] + sums[ld + j] + ...) * scale + bias[j]), `rows` of sums, each operation rounded once. Returns
+ * nonzero where that is a NaN or an infinity before the clamp. */
+typedef int qk_finish_f32_type(const float *sums, size_t ld, size_t rows, size_t n, float scale, const float *bias,
+                               float low, float high, float *out);
 
 /* ------------------------------------------------------------------------------------------ trellis encoding */
 

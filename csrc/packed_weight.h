@@ -11,6 +11,8 @@
 
 #include "kernels.h"
 
+enum { QK_LARGEST_BLOCK = 256 }; /* of values along k whose sums are exact */
+
 typedef struct qk_packed_weight {
     uint64_t n, k;
     uint64_t levels;              /* offset */

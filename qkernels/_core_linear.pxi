@@ -141,13 +141,15 @@ def weight_block(size_t k, group_size):
     return qk_weight_block(k, group_size or 0)
 
 
-def linear(cnp.ndarray x, PackedWeight weight, cnp.ndarray bias, qk_rows rows, qk_activation activation, float low,
-           float high, cnp.ndarray out):
-    """x float32 [M, K] to out float32 [M, N], both C-contiguous."""
+def linear(cnp.ndarray x, PackedWeight weight, cnp.ndarray input_scales, seed, cnp.ndarray bias, qk_rows rows,
+           qk_activation activation, float low, float high, cnp.ndarray out):
+    """x float32 [M, K] to out float32 [M, N], both C-contiguous; input_scales float32 [K] or None, seed an int or None."""
     cdef qk_linear_args args
+    cdef uint64_t state = 0 if seed is None else seed
     cdef qk_status status
     args.x, args.m = <const float *>data(x), x.shape[0]
     args.weight, args.rows, args.bias = data(weight.memory), rows, <const float *>data(bias)
+    args.input_scales, args.seed = <const float *>data(input_scales), NULL if seed is None else &state
     args.activation, args.low, args.high = activation, low, high
     args.out = <float *>data(out)
     with nogil:

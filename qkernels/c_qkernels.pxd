@@ -166,6 +166,8 @@ cdef extern from "qkernels.h" nogil:
         const float *x
         size_t m
         const void *weight
+        const float *input_scales
+        const uint64_t *seed
         qk_rows rows
         const float *bias
         qk_activation activation

@@ -6,7 +6,6 @@ import numpy as np
 
 from . import _arguments as arguments
 from . import _core
-from .hadamard import hadamard
 from .weights import QuantizedWeight
 
 # How x enters a product, and what is done to its result, as the C side counts them.
@@ -71,10 +70,19 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
 
     then the clamp, or gelu or silu, whose own error is at most 4 units in the last place.
 
-    With "float32", what rounding x changes is at most the sum over the blocks of ``max|x| / 2**22 * sum|W|`` (a block
-    whose max|x| is below 2**-103 is counted in steps of 2**-126); to it comes the float32 rounding of the sums, which
-    is that of a float32 product summed block by block. Taking floats apart to use integer products is the idea of
-    [1]_, and with int8 units of [2]_.
+    x may have any finite values, and an infinity only comes out where the result itself is beyond float32:
+
+    * Where y is not finite, it is computed anew in float64, from the same integers and scales, each operation rounded
+      to float64 once (``f + acc * block_scale * scale``), and rounded to float32 before the clamp.
+    * A scale s, or one of a block, that would be below 2**-126 is the least multiple of 2**-149, the least positive
+      float32, that is enough: ``ceil(float32(max|x| * 2**149 / 127)) * 2**-149``.
+    * Of a row for a rotated weight, or one with input scales, whose largest ``|x * input_scales|`` is not 0 and not in
+      [2**-100, 2**100), ``x * input_scales * 2**-e``, rounded to float32 once, is taken in its place, with the e that
+      brings this largest value to [0.5, 1); y is then always computed in float64, with ``row_scale * 2**e``.
+
+    With "float32", what rounding x changes is at most the sum over the blocks of ``max|x| / 2**22 * sum|W|`` (nothing
+    where max|x| is below 2**-127); to it comes the float32 rounding of the sums, which is that of a float32 product
+    summed block by block. Taking floats apart to use integer products is the idea of [1]_, and with int8 units of [2]_.
 
     References
     ----------
@@ -104,12 +112,8 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     output = _core.Output(out, (*x.shape[:-1], n), np.float32, "x", given, x, bias)
     if bias is not None:
         bias = arguments.linear_bias(bias, n)
-    if qw.input_scales is not None:
-        x = x * qw.input_scales
-    if qw.seed is not None:
-        x = hadamard(x, seed=qw.seed)
     m = math.prod(x.shape[:-1])
-    _core.linear(np.ascontiguousarray(x).reshape(m, k), qw.packed, bias, mode,
+    _core.linear(np.ascontiguousarray(x).reshape(m, k), qw.packed, qw.input_scales, qw.seed, bias, mode,
                  SMOOTH_ACTIVATIONS[activation] if is_smooth else 0, low, high, output.buffer.reshape(m, n))
     return output.done()
 

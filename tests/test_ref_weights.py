@@ -95,14 +95,16 @@ def test_split():
         assert np.abs(digit).max() <= 127 and (digit == np.rint(digit)).all()
         cases.assert_same(scale, steps * np.float32(worth))
         total += digit.astype(np.float64) * np.repeat(scale, 64, axis=1)[:, :300]
-    each = np.repeat(steps, 64, axis=1)[:, :300]
+    each = np.repeat(steps, 64, axis=1)[:, :300].astype(float)
     assert (np.abs(total - x) <= each / 2).all()
     for step, part in zip(steps.T, np.split(np.pad(x, ((0, 0), (0, 20))), 5, axis=1)):
         largest = np.abs(part).max(axis=1)
         assert (largest <= limit * step.astype(float)).all()
-        assert ((largest > limit * step / 2.0) | (step == 2.0**-126)).all()
-        assert (step[step > 2.0**-126] / 2 <= largest[step > 2.0**-126] / 2.0**22).all()  # the bound of the docstring
-    assert (steps[4] == 1).all() and (steps[5] == 2).all() and (steps[6] == 2.0**-126).all()
+        step = step.astype(float)
+        assert ((largest > limit * step / 2) | (step == 2.0**-149)).all()
+        assert (step[step > 2.0**-149] / 2 <= largest[step > 2.0**-149] / 2.0**22).all()  # the bound of the docstring
+    assert (steps[4] == 1).all() and (steps[5] == 2).all() and (steps[6] == 2.0**-149).all()
+    assert (total[3] == x[3]).all()  # nothing is lost of subnormal numbers
 
 
 def test_quantize_weight_by_hand():

@@ -267,6 +267,8 @@ typedef struct qk_linear_args {
     const float *x; /* [M][K], C-contiguous */
     size_t m;
     const void *weight; /* packed */
+    const float *input_scales; /* [K], what x is multiplied with first, or NULL */
+    const uint64_t *seed;      /* of the rotation of x by qk_hadamard, or NULL; not both */
     qk_rows rows;
     const float *bias; /* [N] or NULL */
     qk_activation activation;
@@ -274,7 +276,8 @@ typedef struct qk_linear_args {
     float *out;      /* [M][N], C-contiguous */
 } qk_linear_args;
 
-/* out = activation(x W' + bias). On an error out is unspecified. */
+/* out = activation(x W' + bias), by float64 where float32 would overflow on the way (csrc/ops/linear_wide.h). On an error out
+ * is unspecified. */
 qk_status qk_linear(const qk_linear_args *args);
 
 /* --------------------------------------------------------------------------------------------------- trellis */

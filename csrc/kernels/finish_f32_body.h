@@ -7,18 +7,21 @@
 
 typedef struct finish {
     vf scale, low, high;
+    vi not_finite; /* has bits where a result has been a NaN or an infinity before the clamp */
 } finish;
 
-static inline vf finished(vf sum, vf bias, const finish *f)
+static inline vf finished(vf sum, vf bias, finish *f)
 {
-    return vf_clamp(vf_add(vf_mul(sum, f->scale), bias), f->low, f->high);
+    const vf y = vf_add(vf_mul(sum, f->scale), bias);
+    f->not_finite = vi_or(f->not_finite, vf_bits(vf_sub(y, y))); /* 0.0, or a NaN */
+    return vf_clamp(y, f->low, f->high);
 }
 
 #define QK_DEFINE_FINISH(isa)                                                                                \
-    void qk_finish_f32_##isa(const float *sums, size_t ld, size_t rows, size_t n, float scale,               \
-                             const float *bias, float low, float high, float *out)                           \
+    int qk_finish_f32_##isa(const float *sums, size_t ld, size_t rows, size_t n, float scale,                \
+                            const float *bias, float low, float high, float *out)                            \
     {                                                                                                        \
-        const finish f = {vf_set1(scale), vf_set1(low), vf_set1(high)};                                      \
+        finish f = {vf_set1(scale), vf_set1(low), vf_set1(high), vi_set1(0)};                                \
         size_t j = 0;                                                                                        \
         for (; j + LANES <= n; j += LANES) {                                                                 \
             vf sum = vf_load(sums + j);                                                                      \
@@ -32,6 +35,7 @@ static inline vf finished(vf sum, vf bias, const finish *f)
                 sum = vf_add(sum, vf_load_part(sums + r * ld + j, n - j));                                   \
             vf_store_part(out + j, finished(sum, vf_load_part(bias + j, n - j), &f), n - j);                 \
         }                                                                                                    \
+        return vi_any(f.not_finite);                                                                         \
     }
 
 #endif

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels.h"
+#include "ops/hadamard.h"
 #include "threads.h"
 
 enum { TASK_VALUES = 1 << 15 }; /* some ten microseconds: long against the handing over of a task */
@@ -16,10 +16,9 @@ static uint64_t splitmix64(uint64_t seed, uint64_t i)
     return z ^ z >> 31;
 }
 
-/* sign / sqrt(block); without a seed all signs are +1. */
-static void set_factors(float *factors, size_t k, size_t block, const uint64_t *seed)
+void qk_set_hadamard_factors(float *factors, size_t k, const uint64_t *seed)
 {
-    const float scale = (float)(1.0 / sqrt((double)block)), signed_scale[] = {scale, -scale};
+    const float scale = (float)(1.0 / sqrt((double)qk_hadamard_block(k))), signed_scale[] = {scale, -scale};
     for (size_t i = 0; i < k; i += 64) {
         const uint64_t word = seed ? splitmix64(*seed, i / 64) : 0;
         const size_t count = k - i < 64 ? k - i : 64;
@@ -51,9 +50,9 @@ qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *see
     float *factors = malloc(k * sizeof *factors); /* no more than a row of x, so that it does not overflow */
     if (!factors)
         return QK_NO_MEMORY;
-    const size_t block = k & -k, task_rows = k < TASK_VALUES ? TASK_VALUES / k : 1;
-    set_factors(factors, k, block, seed);
-    job j = {x, factors, rows, k, block, task_rows, inverse, y};
+    const size_t task_rows = k < TASK_VALUES ? TASK_VALUES / k : 1;
+    qk_set_hadamard_factors(factors, k, seed);
+    job j = {x, factors, rows, k, qk_hadamard_block(k), task_rows, inverse, y};
     qk_parallel_for(transform_rows, &j, (rows + task_rows - 1) / task_rows);
     free(factors);
     return QK_OK;

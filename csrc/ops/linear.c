@@ -1,11 +1,12 @@
 /* A linear layer with a packed weight: x W' + bias.
  *
  *      for each block of rows of x that fits the L2 cache     as int8 rows: quantized, or as digits (linear_rows.c)
+ *                                                             after its rotation, or its scales (linear_inputs.c)
  *        for each part of the columns                         one a thread
  *          few rows, for ABREAST panels of the weight:        tiles that decode in registers
  *          many rows, for each panel:
  *            for each chunk of blocks that fits the L1 cache  decode it, and multiply it by all rows, tile by tile
- *          from the sums to the output
+ *          from the sums to the output                        by float64 where float32 has overflowed (linear_wide.c)
  *
  * The order of the float operations does not depend on any of this: blocks of a panel come one after the other, and
  * each column is by itself.
@@ -16,14 +17,19 @@
 #include <string.h>
 
 #include "caches.h"
+#include "ops/hadamard.h"
+#include "ops/linear_inputs.h"
 #include "ops/linear_rows.h"
+#include "ops/linear_wide.h"
 #include "ops/sizes.h"
+#include "requant.h"
 #include "threads.h"
 
 enum {
-    SMALL_PART = 1 << 20, /* multiply-adds that are not worth another thread */
-    ABREAST = 4,          /* panels that few rows read at a time */
-    FEW_TILES = 8,        /* tiles of rows for which decoding a panel apart does not pay */
+    SMALL_PART = 1 << 20,      /* multiply-adds, or values of x, that are not worth another thread */
+    SMALL_TRANSFORM = 1 << 16, /* values of x that are rotated, or multiplied, first */
+    ABREAST = 4,               /* panels that few rows read at a time */
+    FEW_TILES = 8,             /* tiles of rows for which decoding a panel apart does not pay */
 };
 
 /* Everything about one call that does not change from part to part, and the rows at work. */
@@ -33,6 +39,9 @@ typedef struct linear {
     qk_gemm_grouped_type *gemm;
     qk_activate_f32_type *activate; /* or NULL */
     float *bias;                    /* [panels * nr] */
+    qk_transform transform;
+    float *transformed;  /* [rows of the block][k], or NULL where the weight takes x as it is */
+    int32_t *exponents;  /* of these rows, or NULL */
     qk_int8_rows rows;   /* of the block */
     size_t first_row, m; /* of the block, in x */
     size_t chunk;        /* blocks of k that are decoded at a time */
@@ -42,6 +51,9 @@ typedef struct linear {
     size_t part_bytes, plain_bytes;
     atomic_int not_finite;
 } linear;
+
+/* The power of two that row `row` of the block was divided by. */
+static int exponent_of(const linear *l, size_t row) { return l->exponents ? l->exponents[row] : 0; }
 
 /* ------------------------------------------------------------------------------------------------- panels */
 
@@ -94,22 +106,41 @@ static void multiply_panel(const linear *l, size_t panel, range rows, float *sum
     } while (block < l->w->blocks);
 }
 
-/* From the sums of rows of x to their output in one panel's columns. */
-static void finish_panel(const linear *l, size_t panel, range rows, const float *sums)
+/* The output of a row in one panel's columns by float64, but for what float32 can hold on the way. */
+static void finish_wide(const linear *l, size_t panel, size_t row, const float *sums, uint8_t *plain, float *out)
+{
+    const qk_linear_args *args = l->args;
+    const size_t nr = l->gemm->nr, col = panel * nr, n = least(nr, l->w->n - col);
+    const float scale = l->rows.row_scales[row], *bias = l->bias + col;
+    const int exponent = exponent_of(l, row);
+    const double wide_scale = ldexp(scale, exponent);
+    double wide[QK_WIDEST_PANEL];
+    qk_wide_sums(l->w, &l->rows, row, panel, plain, wide);
+    qk_kernels.finish_f32(sums, nr, l->rows.digits, n, scale, bias, -INFINITY, INFINITY, out);
+    for (size_t j = 0; j < n; j++) {
+        const float y = exponent == 0 && isfinite(out[j]) ? out[j] : (float)(wide[j] * wide_scale + bias[j]);
+        out[j] = qk_clamp_f32(y, args->low, args->high);
+    }
+}
+
+/* From the sums of rows of x to their output in one panel's columns; plain: as for qk_wide_sums. */
+static void finish_panel(const linear *l, size_t panel, range rows, const float *sums, uint8_t *plain)
 {
     const qk_linear_args *args = l->args;
     const size_t nr = l->gemm->nr, col = panel * nr, n = least(nr, l->w->n - col);
     for (size_t row = rows.first; row < rows.end; row++, sums += l->rows.digits * nr) {
         float *out = args->out + (l->first_row + row) * l->w->n + col;
-        qk_kernels.finish_f32(sums, nr, l->rows.digits, n, l->rows.row_scales[row], l->bias + col, args->low, args->high,
-                              out);
+        const int overflow = qk_kernels.finish_f32(sums, nr, l->rows.digits, n, l->rows.row_scales[row], l->bias + col,
+                                                   args->low, args->high, out);
+        if (overflow || exponent_of(l, row) != 0)
+            finish_wide(l, panel, row, sums, plain, out);
         if (l->activate)
             l->activate(out, n);
     }
 }
 
 /* Rows of x by a few panels, a tile at a time. */
-static void multiply_few(const linear *l, range panels, range rows, float *sums)
+static void multiply_few(const linear *l, range panels, range rows, float *sums, uint8_t *plain)
 {
     const size_t digits = l->rows.digits, most = l->gemm->few[l->w->codes] / digits;
     const size_t tiles = ceil_div(rows.end - rows.first, most);
@@ -124,7 +155,7 @@ static void multiply_few(const linear *l, range panels, range rows, float *sums)
         tile.sums = sums;
         l->gemm->run_packed[l->w->codes](&tile);
         for (size_t panel = panels.first; panel < panels.end; panel++)
-            finish_panel(l, panel, part, sums + (panel - panels.first) * m * l->gemm->nr);
+            finish_panel(l, panel, part, sums + (panel - panels.first) * m * l->gemm->nr, plain);
     }
 }
 
@@ -140,11 +171,11 @@ static void multiply_part(void *context, size_t part)
         return;
     if (l->few_tiles)
         for (size_t panel = panels.first; panel < panels.end; panel += ABREAST)
-            multiply_few(l, (range){panel, least(panel + ABREAST, panels.end)}, rows, sums);
+            multiply_few(l, (range){panel, least(panel + ABREAST, panels.end)}, rows, sums, plain);
     else
         for (size_t panel = panels.first; panel < panels.end; panel++) {
             multiply_panel(l, panel, (range){rows.first * l->rows.digits, rows.end * l->rows.digits}, sums, plain);
-            finish_panel(l, panel, rows, sums);
+            finish_panel(l, panel, rows, sums, plain);
         }
 }
 
@@ -153,11 +184,38 @@ static void set_row(void *context, size_t row)
 {
     linear *l = context;
     const float *x = l->args->x + (l->first_row + row) * l->w->k;
-    if (qk_set_int8_row(&l->rows, l->w, l->args->rows, row, x) != QK_OK)
+    qk_status status = QK_OK;
+    if (l->transformed) {
+        float *transformed = l->transformed + row * l->w->k;
+        status = qk_transform_row(&l->transform, x, transformed, l->exponents + row);
+        x = transformed;
+    }
+    if (status == QK_OK)
+        status = qk_set_int8_row(&l->rows, l->w, l->args->rows, row, x);
+    if (status != QK_OK)
         atomic_store_explicit(&l->not_finite, 1, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------------------------------------- layers */
+
+/* Memory for rows that do not enter the product as they are, none for others. Sizes do not overflow: x has them, too. */
+static qk_status prepare_transform(linear *l, size_t block_rows)
+{
+    const size_t k = l->w->k, row_bytes = k * sizeof(float) + sizeof(int32_t);
+    l->transform = (qk_transform){.k = k, .scales = l->args->input_scales};
+    if (!l->args->input_scales && !l->args->seed)
+        return QK_OK;
+    l->transformed = malloc(block_rows * row_bytes + k * sizeof(float)); /* rows, exponents, factors */
+    if (!l->transformed)
+        return QK_NO_MEMORY;
+    l->exponents = (int32_t *)(l->transformed + block_rows * k);
+    if (l->args->seed && k > 0) {
+        float *factors = (float *)(l->exponents + block_rows);
+        qk_set_hadamard_factors(factors, k, l->args->seed);
+        l->transform.factors = factors;
+    }
+    return QK_OK;
+}
 
 /* Parts of a block of rows: of the columns, and where these are too few for all threads, of the rows, too. */
 static void cut_into_parts(linear *l, size_t m)
@@ -210,8 +268,10 @@ qk_status qk_linear(const qk_linear_args *args)
     l.few_tiles = part_rows <= FEW_TILES * few;
     l.part_bytes = l.plain_bytes + round_up((l.few_tiles ? ABREAST * few : part_rows) * nr * sizeof(float));
     uint8_t *memory = aligned_alloc(CACHE_LINE, rows_bytes + bias_bytes + l.parts * l.part_bytes + CACHE_LINE);
-    if (!memory)
+    if (!memory || prepare_transform(&l, block_rows) != QK_OK) {
+        free(memory);
         return QK_NO_MEMORY;
+    }
     l.rows = qk_int8_rows_in(memory, l.w, args->rows, block_rows);
     l.bias = (float *)(memory + rows_bytes);
     l.scratch = memory + rows_bytes + bias_bytes;
@@ -220,7 +280,7 @@ qk_status qk_linear(const qk_linear_args *args)
 
     for (; l.first_row < args->m && !l.not_finite; l.first_row += l.m) {
         l.m = least(block_rows, args->m - l.first_row);
-        if (l.m * l.w->k < SMALL_PART)
+        if (l.m * l.w->k < (l.transformed ? SMALL_TRANSFORM : SMALL_PART))
             for (size_t row = 0; row < l.m; row++)
                 set_row(&l, row);
         else
@@ -228,6 +288,7 @@ qk_status qk_linear(const qk_linear_args *args)
         if (!l.not_finite)
             qk_parallel_for(multiply_part, &l, l.parts);
     }
+    free(l.transformed);
     free(memory);
     return l.not_finite ? QK_NOT_FINITE : QK_OK;
 }

@@ -8,15 +8,15 @@
 #include "ops/sizes.h"
 #include "threads.h"
 
-enum { UNIT = 32 /* blocks are multiples of it */, LARGEST_BLOCK = 256, SMALL = 1 << 18, LEVEL_ZERO = 128 };
+enum { UNIT = 32 /* blocks are multiples of it */, SMALL = 1 << 18, LEVEL_ZERO = 128 };
 
 size_t qk_weight_block(size_t k, size_t group)
 {
     if (group == 0 || group >= k) {
-        const size_t parts = k ? ceil_div(k, LARGEST_BLOCK) : 1, part = k ? ceil_div(k, parts) : 1;
+        const size_t parts = k ? ceil_div(k, QK_LARGEST_BLOCK) : 1, part = k ? ceil_div(k, parts) : 1;
         return ceil_div(part, UNIT) * UNIT;
     }
-    size_t block = LARGEST_BLOCK;
+    size_t block = QK_LARGEST_BLOCK;
     while (group % block)
         block -= UNIT;
     return block;

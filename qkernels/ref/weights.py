@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import activation as smooth
-from .affine import SMALLEST_SCALE, choose_qparams, dequantize, dynamic_quantize, quantize
+from .affine import SMALLEST_SCALE, choose_qparams, dequantize, quantize
 from .gemm import ACTIVATIONS
+from .hadamard import hadamard
 
 # The parts of a group's range that method "mse" tries.
 SHRINKS = np.float32([1 - i / 40 for i in range(33)])
@@ -103,29 +104,39 @@ def sum_rows(x):
     return x.sum(axis=1)
 
 
-def linear(x, weight, bias=None, *, activations="int8", activation_scales="row", activation=None):
-    """x [..., K] times the transposed Weight [N, K]."""
+def linear(x, weight, bias=None, *, activations="int8", activation_scales="row", activation=None, seed=None,
+           input_scales=None):
+    """x [..., K] times the transposed Weight [N, K]; rotated first if there is a seed, multiplied by input_scales."""
     x = np.asarray(x, np.float32)
     n, k = weight.integers().shape
-    rows = x.reshape(int(np.prod(x.shape[:-1])), k)
+    rows, exponents = transform(x.reshape(int(np.prod(x.shape[:-1])), k), seed, input_scales)
     block = block_size(k, weight.group_size)
     row_scales = np.ones(len(rows), np.float32)
     if activations == "float32":
         parts = split(rows, block)
     elif activation_scales == "group":
-        scales = choose_qparams(rows, group_size=block).scale
-        parts = [(quantize(rows, scales, group_size=block), scales)]
+        q, scales = quantize_blocks(rows, block)
+        parts = [(q, scales)]
     else:
-        q, row_scales, _ = dynamic_quantize(rows, axis=0, dtype="int8", symmetric=True)
+        q, scales = quantize_blocks(rows, max(k, 1))
         parts = [(q, None)]
-
-    sums = [sum_blocks(q, scales, weight, block) for q, scales in parts]
+        row_scales = scales[:, 0] if k else row_scales
     bias = np.full(n, np.float32(-0.0)) if bias is None else np.asarray(bias, np.float32)
-    with np.errstate(all="ignore"):
-        y = sums[0]
-        for more in sums[1:]:
-            y = y + more
-        y = y * row_scales[:, None] + bias
+
+    def product(kind, multiply_add, factors):
+        sums = [sum_blocks(q, scales, weight, block, kind, multiply_add) for q, scales in parts]
+        with np.errstate(all="ignore"):
+            y = sums[0]
+            for more in sums[1:]:
+                y = y + more
+            return y * factors.astype(kind)[:, None] + bias.astype(kind)
+
+    y = product(np.float32, fma, row_scales)
+    wide = ~np.isfinite(y) | (exponents != 0)[:, None]
+    if wide.any():
+        factors = np.ldexp(row_scales.astype(np.float64), exponents)
+        with np.errstate(all="ignore"):
+            y = np.where(wide, product(np.float64, lambda a, b, c: a * b + c, factors), y).astype(np.float32)
     if isinstance(activation, str) and activation in SMOOTH:
         y = SMOOTH[activation](y).astype(np.float32)  # the kernels come close to this; all else is the same bits
     elif activation is not None:
@@ -133,6 +144,34 @@ def linear(x, weight, bias=None, *, activations="int8", activation_scales="row",
         y = np.where(y < np.float32(low), np.float32(low), y)
         y = np.where(y > np.float32(high), np.float32(high), y)
     return y.reshape(x.shape[:-1] + (n,))
+
+
+def transform(rows, seed, input_scales):
+    """2**-exponent * rows * input_scales, rotated, and the exponents [M]: 0 where the largest value of a row is in
+    [2**-100, 2**100), else such that it comes to lie in [0.5, 1]."""
+    exponents = np.zeros(len(rows), int)
+    if seed is None and input_scales is None:
+        return rows, exponents
+    products = rows.astype(np.float64) * (1 if input_scales is None else input_scales)
+    with np.errstate(all="ignore"):
+        largest = np.abs(products.astype(np.float32)).max(axis=1, initial=0)
+    ordinary = (largest >= 2.0**-100) & (largest < 2.0**100)
+    exponents = np.where(ordinary, exponents, np.frexp(np.abs(products).max(axis=1, initial=0))[1])
+    rows = np.ldexp(products, -exponents[:, None]).astype(np.float32)
+    return rows if seed is None else hadamard(rows, seed=seed), exponents
+
+
+def quantize_blocks(x, block):
+    """int8, symmetric, with a scale for each block. One below the normal numbers is a multiple of 2**-149."""
+    scales = choose_qparams(x, group_size=block).scale
+    q = quantize(x, scales, group_size=block)
+    for row, b in zip(*np.nonzero(scales == SMALLEST_SCALE)):
+        part = slice(b * block, (b + 1) * block)
+        units = np.ldexp(x[row, part], 149)
+        steps = np.ceil(np.abs(units).max() / np.float32(127))
+        q[row, part] = np.rint(units / steps)
+        scales[row, b] = np.ldexp(steps, -149)
+    return q, scales
 
 
 def block_size(k, group_size):
@@ -143,20 +182,21 @@ def block_size(k, group_size):
     return max(size for size in range(32, 257, 32) if group_size % size == 0)
 
 
-def sum_blocks(q, q_scales, weight, block):
-    """fma(float32(sum of a block) [* scale of q], scale of the weight, what the blocks before gave)."""
+def sum_blocks(q, q_scales, weight, block, kind, multiply_add):
+    """multiply_add(sum of a block [* scale of q], scale of the weight, what the blocks before gave), in floats of a
+    kind."""
     levels = weight.integers()
     n, k = levels.shape
-    total = np.zeros((len(q), n), np.float32)
+    total = np.zeros((len(q), n), kind)
     for b, start in enumerate(range(0, k, block)):
         part = slice(start, start + block)
         group = 0 if weight.group_size is None else start // weight.group_size
         acc = q[:, part].astype(np.int64) @ levels[:, part].T
         with np.errstate(all="ignore"):
-            factor = acc.astype(np.float32)
+            factor = acc.astype(kind)
             if q_scales is not None:
-                factor = factor * q_scales[:, b, None]
-            total = fma(factor, weight.scales[:, group].astype(np.float32), total)
+                factor = factor * q_scales[:, b, None].astype(kind)
+            total = multiply_add(factor, weight.scales[:, group].astype(kind), total)
     return total
 
 
@@ -186,13 +226,13 @@ def split(x, block):
     padded = np.zeros((m, blocks * block), np.float32)
     padded[:, :k] = x
     largest = np.abs(padded).reshape(m, blocks, block).max(axis=2)
-    # The least power of two, and no subnormal one, in whose steps the largest value is within the limit.
-    fraction, exponent = np.frexp(np.maximum(largest, SMALLEST_SCALE) / np.float64(SPLIT_LIMIT))
-    exponent = np.maximum(np.where(fraction == 0.5, exponent - 1, exponent), -126)
+    # The least power of two in float32 in whose steps the largest value is within the limit.
+    fraction, exponent = np.frexp(np.maximum(largest, 2.0**-149) / np.float64(SPLIT_LIMIT))
+    exponent = np.maximum(np.where(fraction == 0.5, exponent - 1, exponent), -149)
     step = np.ldexp(np.float32(1), exponent)
 
     base = np.float32(254)
-    steps = np.rint(x / np.repeat(step, block, axis=1)[:, :k])
+    steps = np.rint(x / np.repeat(step, block, axis=1)[:, :k].astype(np.float64)).astype(np.float32)
     high = np.rint(steps * (np.float32(1) / (base * base)))
     rest = steps - high * (base * base)
     middle = np.rint(rest * (np.float32(1) / base))
