@@ -268,6 +268,15 @@ def dynamic_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme 
     check(status)
 
 
+def energy(cnp.ndarray x):
+    """The sum of the squares of a float32 array, C-contiguous, as float64; the same on every processor."""
+    cdef size_t n = x.size
+    cdef double result
+    with nogil:
+        result = qk_energy(<const float *>data(x), n)
+    return result
+
+
 # -------------------------------------------------------------------------------------------------- packing
 
 def pack_bits(cnp.ndarray q, size_t rows, size_t n, int bits, bint is_signed, bint high_first, cnp.ndarray p):

@@ -176,5 +176,7 @@ cdef extern from "qkernels.h" nogil:
 
     qk_status qk_linear(const qk_linear_args *args)
 
+    double qk_energy(const float *x, size_t n)
+
     qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
                                 uint8_t *stream)

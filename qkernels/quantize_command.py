@@ -10,6 +10,7 @@ from . import executors, formats, kept_names
 from ._files import check_results, results_of, write_json
 from .console import print_rows, printable
 from .conversion import INCLUDED, Conversion
+from .decibels import ratio
 from .demo_linears import DEFAULTS
 from .layer_inputs import FALLBACKS
 from .methods import TAKERS
@@ -159,7 +160,7 @@ def _measured_plan(report, plan):
     for layer in report["layers"]:
         measured[layer["name"]] = {"bytes": layer["bytes"], "bits": layer["bits"], "seconds": layer["seconds"]}
         if layer["sqnr"] is not None:
-            measured[layer["name"]]["error"] = 10 ** (-layer["sqnr"] / 10)
+            measured[layer["name"]]["error"] = ratio(-layer["sqnr"])
     return Plan(plan.layers, measured)
 
 

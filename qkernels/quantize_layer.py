@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import entries, model_file, sensitivity
+from . import _core, entries, model_file, sensitivity
 from .checkpoint import SourceTensor
+from .decibels import decibels
 from .progress import quiet
 
 BLOCK = 2**18  # values whose error is measured at a time, to stay in cache
@@ -131,7 +132,7 @@ def write_at(descriptor, data, start):
 
 
 def sqnr(w, weight):
-    """The ratio of a float32 weight's energy to that of a QuantizedWeight's error, in dB.
+    """The ratio of a float32 weight's energy to that of a QuantizedWeight's error, in dB; the same on every processor.
 
     None where one of them is 0 or beyond float64.
     """
@@ -142,16 +143,7 @@ def sqnr(w, weight):
     for start in range(0, len(w), step):
         block = w[start : start + step]
         found = rows_of(slice(start, start + step), buffer[: len(block)])
-        signal += _energy(block)
-        noise += _energy(np.subtract(block, found, out=found))
+        signal += _core.energy(block)
+        noise += _core.energy(np.subtract(block, found, out=found))
     ratio = signal / noise if noise else 0.0
-    return 10 * math.log10(ratio) if 0 < ratio < math.inf else None
-
-
-def _energy(x):
-    """The sum of the squares of a block, to about 6 digits: in float32 where that holds it."""
-    energy = float(np.vdot(x, x))
-    if not 1e-20 < energy < 1e30:
-        x = x.astype(np.float64)
-        energy = float(np.vdot(x, x))
-    return energy
+    return decibels(ratio) if 0 < ratio < math.inf else None

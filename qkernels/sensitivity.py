@@ -20,6 +20,7 @@ MEASURES = ("hessian", "sqnr", "kl")
 OPTIONS = {name: parameter.default for name, parameter in inspect.signature(quantize_weight).parameters.items()
            if name not in ("w", "calibration", "importance")}  # arrays and statistics are no options to write down
 TIMED_CALLS = 9
+DIGITS = 7  # of an error, as float32 has: the last ones of float64 depend on the processor's linear algebra
 
 
 def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, activations="int8"):
@@ -58,7 +59,8 @@ def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, a
 
     Notes
     -----
-    Computed in float64 from the float32 results of `QuantizedWeight.dequantize` and `linear`.
+    Computed in float64 from the float32 results of `QuantizedWeight.dequantize` and `linear`, and rounded to 7 digits,
+    because the last ones of NumPy's linear algebra depend on the processor.
 
     Examples
     --------
@@ -118,7 +120,12 @@ def kl_divergence(logits, other):
 
 
 def gauge(w, measure, calibration, x, activations):
-    """The function from a QuantizedWeight of w to its error."""
+    """The function from a QuantizedWeight of w to its error, rounded to so many digits as processors agree upon."""
+    error_of = _gauge(w, measure, calibration, x, activations)
+    return lambda qw: float(f"{error_of(qw):.{DIGITS}g}")
+
+
+def _gauge(w, measure, calibration, x, activations):
     if w.ndim != 2:
         raise ValueError(f"w: got {w.ndim} dimension(s), takes [N, K]")
     w = w.astype(np.float64)

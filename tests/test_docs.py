@@ -14,7 +14,8 @@ import qkernels
 README = pathlib.Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = [
-    "qkernels", "qkernels.affine", "qkernels.allocation", "qkernels.binary", "qkernels.codebook", "qkernels.files",
+    "qkernels", "qkernels.affine", "qkernels.allocation", "qkernels.binary", "qkernels.codebook", "qkernels.decibels",
+    "qkernels.files",
     "qkernels.gemm", "qkernels.hadamard", "qkernels.histogram_observer", "qkernels.layers", "qkernels.mixed",
     "qkernels.observers", "qkernels.packing", "qkernels.plans", "qkernels.qat", "qkernels.qparams",
     "qkernels.quantizers", "qkernels.report_chart", "qkernels.report_page", "qkernels.report_text",

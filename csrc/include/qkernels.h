@@ -280,6 +280,9 @@ typedef struct qk_linear_args {
  * is unspecified. */
 qk_status qk_linear(const qk_linear_args *args);
 
+/* The sum of squares, in double and in the same order everywhere. */
+double qk_energy(const float *x, size_t n);
+
 /* --------------------------------------------------------------------------------------------------- trellis */
 
 /* Rows of `steps` values to tail-biting words of the bitshift trellis, steps * bits / 8 bytes each: value p is encoded
