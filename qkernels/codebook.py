@@ -254,10 +254,11 @@ class Codebook:
 
         Notes
         -----
-        By dynamic programming over the sorted different values, where a cluster's error follows from running sums; the
-        cut of a prefix never lies before that of a shorter one, so that each level takes O(n log n). The optimum for up
-        to 4096 different values. Beyond, clusters are divided at 4096 places, half of them evenly spaced in the range
-        and half in the number of values, and Lloyd's iterations move the cuts over all values until they rest.
+        By dynamic programming over the sorted different values; the cut of a prefix never lies before that of a shorter
+        one, so that each level takes O(n log n). The optimum for up to 4096 different values. Beyond, clusters are
+        divided at about 4096 places, half of them evenly spaced in the range and half in the number of values, and on
+        both sides of values of great weight; Lloyd's iterations move the cuts over all values until they rest. Errors
+        of clusters are sums without cancellation, right for weights of any range. The same on every processor.
 
         References
         ----------
@@ -320,15 +321,18 @@ class Codebook:
 
 
 def checked_weights(x, name, shape):
-    """Importances as float64 of this shape, or of a shape that broadcasts to it."""
+    """Importances as float64 of this shape, from those or one row of them, relative to the greatest or twice that."""
     x = arguments.parameter(x, name)
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: got dtype {x.dtype}, takes floating-point numbers")
     if x.shape not in (shape, shape[-1:]):
         raise ValueError(f"{name}: got shape {x.shape}, takes {shape}" + f" or {shape[-1:]}" * (len(shape) > 1))
+    with np.errstate(over="ignore"):  # of a wider type: an infinity is refused with the other bad values
+        x = x.astype(np.float64)
     if not np.isfinite(x).all() or (x < 0).any() or (x.size and not x.any()):
         raise ValueError(f"{name}: must be finite and >= 0 everywhere, and > 0 somewhere")
-    return np.broadcast_to(x.astype(np.float64), shape)
+    x = np.ldexp(x, -np.frexp(x.max(initial=0))[1])  # at most 1, so that no sum overflows; no digit changes
+    return np.broadcast_to(x, shape)
 
 
 def _restore(levels, step):
@@ -342,8 +346,10 @@ def _finite(x, name):
         value = float(x)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: got {x!r}, takes one number") from None
-    if not np.isfinite(value):
-        raise ValueError(f"{name}: got {value}, takes a finite number")
+    except OverflowError:
+        value = np.inf
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name}: got {x!r}, takes a finite number within float32's range")
     return value
 
 

@@ -70,7 +70,8 @@ class Table:
         _, values = error_of(best)
         product = row_sums(np.multiply(values, rows, dtype=np.float64), weights)
         square = squared_errors(values, weights)
-        refit = np.where(square > 0, product / square, 0).clip(0, np.finfo(best.dtype).max)
+        is_fit = (product > 0) & (square > 0)
+        refit = np.where(is_fit, product / np.where(is_fit, square, 1), best).clip(0, np.finfo(best.dtype).max)
         refit = stored(refit, best.dtype)
         return np.where(error_of(refit)[0] < least, refit, best)
 

@@ -117,6 +117,9 @@ def test_lloyd_max_of_a_function():
     np.testing.assert_allclose(given, named, atol=1e-6)
     shifted = Codebook.lloyd_max(lambda x: np.exp(-((x - 5) ** 2) / 8), 8, (-19, 29)).levels
     np.testing.assert_allclose(shifted, 5 + 2 * named, atol=1e-5)
+    for size in (1.7e308, 1e-310):
+        given = Codebook.lloyd_max(lambda x, size=size: size * np.exp(-x * x / 2), 8, (-11, 11.5)).levels
+        np.testing.assert_allclose(given, named, atol=1e-6)
     rising = Codebook.lloyd_max(lambda x: x, 1, (0, 3)).levels
     np.testing.assert_allclose(rising, [2], atol=1e-6)  # the centroid of a triangle
 
@@ -127,7 +130,7 @@ def least_error(values, weights, count):
     for cuts in itertools.combinations(range(1, len(values)), count - 1):
         error = 0
         for part in map(slice, (0, *cuts), (*cuts, len(values))):
-            centre = np.average(values[part], weights=weights[part])
+            centre = (weights[part] * values[part]).sum() / weights[part].sum()
             error += (weights[part] * (values[part] - centre) ** 2).sum()
         best = min(best, error)
     return best
@@ -143,6 +146,33 @@ def test_kmeans_is_optimal():
             error = (weighed * (book.decode(book.encode(x)).astype(float) - x) ** 2).sum()
             assert len(book) == count
             assert error <= least_error(x.astype(float), weighed, count) * (1 + 1e-5) + 1e-12
+
+
+@pytest.mark.parametrize("spread", [1, 10, 30, 200])
+def test_kmeans_is_optimal_for_weights_of_any_range(spread):
+    """Log-normal ones, and a heavy value among light ones: errors are compared exactly."""
+    for seed in range(8):
+        x = np.unique(cases.floats(seed, (10,), 3.0) + np.float32(50))
+        weights = np.exp(spread * cases.floats(seed + 20, x.shape).astype(np.float64))
+        for given in (weights, np.where(np.arange(len(x)) == seed, 2.0 ** (5 * spread), weights)):
+            count = 2 + seed % 4
+            centres = kmeans.kmeans(x, count, given)
+            exact, weighed = ([Fraction(float(v)) for v in row] for row in (x, given))
+            error = sum(w * min((v - Fraction(c)) ** 2 for c in centres) for v, w in zip(exact, weighed))
+            least = least_error(np.array(exact), np.array(weighed), count)
+            rounding = max(weighed) * Fraction(2**-50 * 60) ** 2  # of a centre in float64
+            assert len(centres) == count and error <= least * (1 + Fraction(1, 10**9)) + rounding
+
+
+def test_kmeans_of_many_values_of_which_few_count():
+    """Values of great weight are levels, however many others lie around them."""
+    x = NORMAL[:30_000]
+    for heavy in (1e15, 1e30, 1e300):
+        weights = np.where(np.arange(len(x)) % 2000 == 0, heavy, 1.0)
+        book = Codebook.kmeans(x, 16, weights)
+        assert_same(book.levels[np.isin(book.levels, x[::2000])], np.sort(x[::2000]))
+    assert_same(Codebook.kmeans(x, 4, np.full(len(x), 1e308)).levels, Codebook.kmeans(x, 4).levels)
+    assert_same(Codebook.kmeans(x, 4, np.full(len(x), 5e-324)).levels, Codebook.kmeans(x, 4).levels)
 
 
 def test_kmeans_weights_are_multiplicities():
@@ -213,7 +243,7 @@ def test_bad_input():
         raises(ValueError, "levels", Codebook.lloyd_max, "normal", bad)
     for bad in ([1, 2], x[:2], -x - 1, x * np.nan, x):
         raises((TypeError, ValueError), "weights", Codebook.kmeans, x, 2, bad)
-    for bad in [(1, 1, 4), (2, 1, 4), (np.nan, 1, 4), (0, np.inf, 4), (0, 1e-45, 4), (0, 1, 1), (0, 1, 65537)]:
+    for bad in [(1, 1, 4), (2, 1, 4), (np.nan, 1, 4), (0, np.inf, 4), (0, 1e39, 4), (-(10**400), 1, 4), (0, 1e-45, 4), (0, 1, 1), (0, 1, 65537)]:
         raises(ValueError, "low|high|levels", Codebook.uniform, *bad)
     raises(TypeError, "low", Codebook.uniform, "a", 1, 4)
     raises(ValueError, "density", Codebook.lloyd_max, "gauss")

@@ -85,6 +85,30 @@ def test_codebooks_fit_the_weight():
 
 
 @pytest.mark.any_isa
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("codebook", ["tensor", "row"])
+def test_codebooks_where_few_values_count(codebook):
+    """Importances of any range, and rows of any size: the error of what counts is not above that of a published table
+    (one row's scale and 16 levels represent a value that alone counts)."""
+    w, rng = NORMAL[:12, :96], np.random.default_rng(3)
+    alone = (np.arange(96) == 3).astype(np.float64)
+    for importance in (alone * 1e308, alone * 5e-324, 1 + 1e16 * alone, np.full(96, 1e308),
+                       *(np.exp(spread * rng.standard_normal(w.shape)) for spread in (10, 60))):
+        qw, plain = (qkernels.quantize_weight(w, format, method="mse", **options) for format, options in [
+            ("codebook4", {"codebook": codebook, "importance": importance}), ("nf4", {})])
+        counts = np.broadcast_to(importance / importance.max(), w.shape)
+        errors = [(counts * np.square(weight.dequantize() - w, dtype=float)).sum() for weight in (qw, plain)]
+        assert errors[0] <= errors[1]
+    for size in (1e-9, 1e-38, 0, 1e30):
+        mixed = w * np.where(np.arange(12)[:, None] % 2, np.float32(size), np.float32(1))
+        qw, plain = (qkernels.quantize_weight(mixed, format, method="mse", scale_dtype="float32", **options)
+                     for format, options in [("codebook4", {"codebook": codebook}), ("nf4", {})])
+        for rows in (slice(0, None, 2), slice(1, None, 2)):
+            errors = [np.square(weight.dequantize()[rows] - mixed[rows], dtype=float).sum() for weight in (qw, plain)]
+            assert errors[0] <= 1.1 * errors[1] + 1e-80  # a trained table may have no 0
+
+
+@pytest.mark.any_isa
 @pytest.mark.parametrize("format, method, bar", [
     ("binary", "rtn", 4.40), ("ternary", "rtn", 7.21), ("ternary", "absmean", 5.79), ("nf4", "mse", 20.04),
     ("codebook4", "rtn", 20.22), ("codebook4", "minmax", None),

@@ -94,9 +94,10 @@ def search(x, counts, levels, method, scale_dtype):
             best, code, least = scale, tried, error
     # The least-squares scale of these codes, and the codes that go with it.
     level = levels[code].astype(np.float64)
-    square = sum_rows((level * level * counts)[None])[0]
-    scale = sum_rows((level * x * counts)[None])[0] / square if square > 0 else np.float64(0)
-    scale = stored(np.clip(scale, 0, np.finfo(scale_dtype).max), scale_dtype)
+    product, square = (sum_rows((level * factor * counts)[None])[0] for factor in (x, level))
+    if not (product > 0 and square > 0):
+        return code, best
+    scale = stored(np.clip(product / square, 0, np.finfo(scale_dtype).max), scale_dtype)
     tried, error = attempt(scale)
     return (tried, scale) if error < least else (code, best)
 
