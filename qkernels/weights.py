@@ -15,6 +15,7 @@ from .weight_parts import (
 
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
+LARGE_SCALE = np.float32(2.0**64)  # with smaller ones no value overflows while it is rotated back
 OTHER_ENTRIES = ("zero_points", "levels", "window", "seed", "input_scales")
 
 
@@ -208,7 +209,8 @@ class QuantizedWeight:
         -------
         float32 ndarray
             [N, K], exactly ``float32(level) * float32(scale)``, rotated back by `hadamard` if `seed` is not None, and
-            multiplied by `input_scales` if there are any.
+            multiplied by `input_scales` if there are any. Where this overflows on the way to a finite value, it is done
+            with ``scale / 2**64``, and the result multiplied by 2**64.
         """
         return self.dequantizer()(slice(None))
 
@@ -226,13 +228,23 @@ class QuantizedWeight:
                 integers, zero = codes[rows], record.zero if zero_points is None else zero_points[rows]
             else:
                 integers = self._integers(codes, record, rows)
-            axis = 0 if self.group_size is None else None
-            w = dequantize(integers, scales[rows], zero, axis=axis, group_size=self.group_size, out=out)
-            if self.input_scales is not None:
-                w *= self.input_scales
-            return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
+            w = self._values(integers, scales[rows], zero, out)
+            if self.seed is None and self.input_scales is None or scales[rows].max(initial=0) < LARGE_SCALE:
+                return w
+            with np.errstate(over="ignore"):
+                smaller = self._values(integers, scales[rows] / LARGE_SCALE, zero)
+                return np.where(np.isfinite(w), w, smaller * LARGE_SCALE)
 
         return rows_of
+
+    def _values(self, integers, scales, zero, out=None):
+        """What integers mean, as the weight was before it was rotated or divided by input scales."""
+        axis = 0 if self.group_size is None else None
+        w = dequantize(integers, scales, zero, axis=axis, group_size=self.group_size, out=out)
+        if self.input_scales is not None:
+            with np.errstate(over="ignore"):
+                w *= self.input_scales
+        return w if self.seed is None else hadamard(w, seed=self.seed, inverse=True)
 
     def _integers(self, codes, record, rows):
         """The levels of the codes of some rows, int8 [N, K]."""

@@ -25,7 +25,7 @@ def scaled(w, exponents):
 
 
 def sized(x, exponent):
-    return np.ldexp(x, exponent, dtype=np.float32)
+    return np.ldexp(x, exponent).astype(x.dtype)
 
 
 def wide(w):
@@ -138,7 +138,8 @@ def of_kind(kind, w, k):
     scales = sized(cases.scales(3, (k,)), cases.ints(4, (k,), -spread, spread))
     options = {"seed": 5} if kind == "rotated" else {"input_scales": scales}
     name = w.format or f"int{w.bits}"
-    return qkernels.QuantizedWeight(name, w.codes, w.scales, w.zero_points, w.group_size, **options), options
+    made = qkernels.QuantizedWeight(name, w.codes, w.scales, w.zero_points, w.group_size, levels=w.table, **options)
+    return made, options
 
 
 @BY_MODE
@@ -182,3 +183,22 @@ def test_transforms_of_no_values(isa):
         qw = qkernels.QuantizedWeight("int4", np.zeros((3, 0), np.uint8), np.ones(3, np.float32), **options)
         bias = np.float32([1, 2, 3])
         assert_same(qkernels.linear(np.zeros((2, 0), np.float32), qw, bias), np.stack([bias, bias]))
+
+
+@pytest.mark.parametrize("kind", ["rotated", "scaled", "scaled far"])
+def test_dequantized_on_the_way_back(isa, kind):
+    """Sums of a rotation, and products with a scale, may overflow where what they lead to does not."""
+    for format, group_size in [("int8", None), ("int4", 32), ("codebook4", 64)]:
+        for size in (0, 64, 110, 120, 126):
+            w = scaled(weight(1, 9, 128, format, group_size), size)
+            qw, options = of_kind(kind, w, 128)
+            true = wide(w) * options.get("input_scales", np.float64(1))
+            if kind == "rotated":
+                true = ref.hadamard(sized(true, -size).astype(np.float32), seed=5, inverse=True) * np.float64(2.0**size)
+            got = qw.dequantize()
+            room = np.abs(true) if kind != "rotated" else np.abs(true).max()
+            assert np.isfinite(got[np.abs(true) < LARGEST * (1 - 1e-6)]).all()
+            assert np.isinf(got[np.abs(true) > LARGEST * (1 + 1e-6)]).all()
+            near = np.isfinite(got)
+            assert (np.abs(got - true) <= 1e-5 * room + 2.0**-149)[near].all()
+            assert_same(qw.dequantizer()(slice(2, 5)), got[2:5])

@@ -227,7 +227,7 @@ def split(x, block):
     padded[:, :k] = x
     largest = np.abs(padded).reshape(m, blocks, block).max(axis=2)
     # The least power of two in float32 in whose steps the largest value is within the limit.
-    fraction, exponent = np.frexp(np.maximum(largest, 2.0**-149) / np.float64(SPLIT_LIMIT))
+    fraction, exponent = np.frexp(np.maximum(largest, 2.0**-149).astype(np.float64) / SPLIT_LIMIT)
     exponent = np.maximum(np.where(fraction == 0.5, exponent - 1, exponent), -149)
     step = np.ldexp(np.float32(1), exponent)
 
