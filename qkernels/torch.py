@@ -54,6 +54,8 @@ class _FakeQuantize(torch.autograd.Function):
 def _integers(zero_point, dtype):
     """A float zero point as the integers that it stands for."""
     qtype = arguments.qtype(dtype)
+    if not torch.isfinite(zero_point).all():
+        raise ValueError("zero_point: must be finite everywhere")
     return np.clip(np.rint(zero_point.detach().numpy()), qtype.qmin, qtype.qmax).astype(np.int32)
 
 
@@ -96,7 +98,7 @@ class FakeQuantize(torch.nn.Module):
     Notes
     -----
     Forward and backward are bit-identical on every processor. A learned scale that an optimizer brings below 2**-23 is
-    set to it by the next call. Shapes are known from the start, so that `load_state_dict` works before the first call.
+    set to it by the next use, the last one before inference included; one of NaN or infinity raises ValueError. Shapes are known from the start, so that `load_state_dict` works before the first call.
 
     Examples
     --------
@@ -180,14 +182,22 @@ class FakeQuantize(torch.nn.Module):
     def forward(self, x):
         if not self.initialized and x.numel():
             self.initialize(x)
-        if self.scale.requires_grad and (self.scale < SMALLEST_LEARNED_SCALE).any():
-            with torch.no_grad():
-                self.scale.clamp_(min=SMALLEST_LEARNED_SCALE)
+        self._check_scale()
         grad_factor = self.grad_factor
         if grad_factor is None:
             grad_factor = qat.lsq_grad_factor(max(x.numel() // max(self.scale.numel(), 1), 1), self.dtype)
         where = {"dtype": self.dtype, "axis": self.axis}
         return _FakeQuantize.apply(x, self.scale, self.zero_point, where, grad_factor)
+
+    @torch.no_grad()
+    def _check_scale(self):
+        """Before each use: a learned scale has to be one, whatever an optimizer has made of it."""
+        if not torch.isfinite(self.scale).all():
+            raise ValueError("scale: must be finite everywhere")
+        if isinstance(self.scale, torch.nn.Parameter) and (self.scale < SMALLEST_LEARNED_SCALE).any():
+            self.scale.clamp_(min=SMALLEST_LEARNED_SCALE)
+        if not (self.scale > 0).all():
+            raise ValueError("scale: must be greater than 0 everywhere")
 
     def qparams(self):
         """Scale and zero point as arrays.
@@ -200,9 +210,12 @@ class FakeQuantize(torch.nn.Module):
         ------
         RuntimeError
             The scale is not chosen yet.
+        ValueError
+            Scale or zero point is NaN or infinite, or a scale that is not learned is not greater than 0.
         """
         if not self.initialized:
             raise RuntimeError("qparams: the scale is not chosen yet; call the module, or initialize it, first")
+        self._check_scale()
         zero_point = _integers(self.zero_point, self.dtype).astype(arguments.qtype(self.dtype).storage)
         return QParams(self.scale.detach().numpy().copy(), zero_point, self.dtype, self.axis, None)
 

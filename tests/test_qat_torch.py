@@ -131,6 +131,34 @@ def test_a_learned_scale_stays_positive():
 
 
 @pytest.mark.any_isa
+@pytest.mark.parametrize("pushed", [-1.0, 0.0, 2.0**-30])
+def test_after_the_last_step_scales_are_as_the_next_call_would_have_them(pushed):
+    """An optimizer's step has the last word on scales before a layer is converted."""
+    x = torch.tensor(cases.floats(5, (6, 16)))
+    for frozen in (False, True):
+        layers = [QATLinear.from_float(torch.nn.Linear(16, 8)) for _ in range(2)]
+        layers[1].load_state_dict(layers[0].state_dict())
+        for layer in layers:
+            layer(x)
+            with torch.no_grad():
+                layer.weight_quantizer.scale[3] = layer.activation_quantizer.scale[...] = pushed
+            layer.requires_grad_(not frozen)
+        converted, used = layers[0].convert(), layers[1](x)
+        assert torch.equal(converted(x), used) and torch.equal(layers[0](x), used)
+        assert float(layers[0].weight_quantizer.qparams().scale[3]) == 2.0**-23
+    for bad, parameter in [(np.nan, "scale"), (np.inf, "scale"), (-np.inf, "scale"), (np.nan, "zero_point")]:
+        quantizer = FakeQuantize("uint8", symmetric=False, learn_zero_point=True)
+        quantizer(x)
+        getattr(quantizer, parameter).data.fill_(bad)
+        for use in (lambda: quantizer(x), quantizer.qparams, lambda: quantizer.quantize(x)):
+            raises(ValueError, parameter, use)
+    fixed = FakeQuantize("int8", learn_scale=False)
+    fixed(x)
+    fixed.scale.fill_(-1.0)
+    raises(ValueError, "scale", fixed.qparams)
+
+
+@pytest.mark.any_isa
 def test_lsq_grad_factor_is_that_of_the_values_that_share_a_scale():
     x, scale, zero, dy = sample("int4", 1, False)
     by_default, plain = ours("int4", 1, scale, zero, dy, x), ours("int4", 1, scale, zero, dy, x, grad_factor=1.0)
