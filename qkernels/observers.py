@@ -4,6 +4,7 @@ The one that counts values by size is in `histogram_observer`; `calibration` has
 """
 
 import math
+import threading
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from .qparams import QParams, Scheme, checked_method
 class Observer:
     """What all observers have. Not made itself: see `MinMaxObserver`, `MovingAverageObserver`, `HistogramObserver`.
 
-    A class says what one batch gives (`_fill`) and how that joins what was seen before (`_join`).
+    A class says what one batch gives (`_fill`) and how that joins what was seen before (`_join`). Several threads may
+    add to the same observer and read it at once.
 
     Parameters
     ----------
@@ -28,13 +30,14 @@ class Observer:
         Values seen.
     """
 
-    __slots__ = ("axis", "count", "_low", "_high")
+    __slots__ = ("axis", "count", "_lock", "_low", "_high")
     _METHODS = ("minmax",)
     _PARAMETERS = ("axis",)
     _ARRAYS = {"low": np.float32, "high": np.float32}  # entries of a state, and attributes behind an underscore
 
     def __init__(self, axis=None):
         self.axis = None if axis is None else arguments.scalar(axis, "axis", -64, 63)
+        self._lock = threading.Lock()  # of what was seen, whose arrays never change once they are here
         self.count = 0
         self._low = self._high = np.zeros(0, np.float32)  # [scales], once there is a value
 
@@ -75,7 +78,7 @@ class Observer:
         low, high = (end(blocks, axis=(0, 2)) + np.float32(0) for end in (np.min, np.max))  # -0.0 becomes 0.0
         if not (np.isfinite(low) & np.isfinite(high)).all():
             raise ValueError("x: contains NaN or infinity")
-        batch = type(self)(**{name: getattr(self, name) for name in self._PARAMETERS})
+        batch = self._empty()
         batch._fill(blocks, low, high)
         batch.count = blocks.size
         return self.merge(batch)
@@ -105,17 +108,31 @@ class Observer:
         for name in self._PARAMETERS:
             if getattr(other, name) != getattr(self, name):
                 raise ValueError(f"other: has {name}={getattr(other, name)}, takes {getattr(self, name)}")
-        if not other.count:
-            return self
-        if not self.count:
-            for name in self._ARRAYS:
-                setattr(self, f"_{name}", getattr(other, f"_{name}").copy())
-        elif len(other._low) != len(self._low):
-            raise ValueError(f"other: has {len(other._low)} scales, takes {len(self._low)}")
-        else:
-            self._join(other)
-        self.count += other.count
+        other = other._snapshot()
+        with self._lock:
+            if not other.count:
+                return self
+            if not self.count:
+                for name in self._ARRAYS:
+                    setattr(self, f"_{name}", getattr(other, f"_{name}").copy())
+            elif len(other._low) != len(self._low):
+                raise ValueError(f"other: has {len(other._low)} scales, takes {len(self._low)}")
+            else:
+                self._join(other)
+            self.count += other.count
         return self
+
+    def _empty(self):
+        """One with the same parameters."""
+        return type(self)(**{name: getattr(self, name) for name in self._PARAMETERS})
+
+    def _snapshot(self):
+        """Another observer with what was seen up to now."""
+        seen = self._empty()
+        with self._lock:
+            for name in ("count", *(f"_{name}" for name in self._ARRAYS)):
+                setattr(seen, name, getattr(self, name))
+        return seen
 
     def qparams(self, dtype="uint8", *, symmetric=False, method="minmax", percentile=None, full_range=False):
         """Scales and zero points for the values seen.
@@ -143,9 +160,10 @@ class Observer:
         """
         scheme = Scheme(arguments.qtype(dtype).name, symmetric, full_range)
         percentile = checked_method(method, percentile, self._METHODS)
-        if not self.count:
+        seen = self._snapshot()
+        if not seen.count:
             raise ValueError("observer: has seen no values; call observe(x) first")
-        parameters = scheme.spread(*self._ranges(scheme, method, percentile))
+        parameters = scheme.spread(*seen._ranges(scheme, method, percentile))
         return QParams(*map(self._shaped, parameters), scheme.qtype, self.axis, None)
 
     def to_state(self):
@@ -157,9 +175,10 @@ class Observer:
             "version" (1), "observer", the name of the class, its parameters, "axis" left out where it is None,
             "count", and once a value was seen "low", "high" and what else the class has, a row for each scale.
         """
-        state = {"version": np.array(1), "observer": np.array(type(self).__name__), "count": np.array(self.count)}
+        seen = self._snapshot()
+        state = {"version": np.array(1), "observer": np.array(type(self).__name__), "count": np.array(seen.count)}
         state |= {name: np.array(getattr(self, name)) for name in self._PARAMETERS if getattr(self, name) is not None}
-        return state | {name: np.array(getattr(self, f"_{name}")) for name in self._ARRAYS if self.count}
+        return state | {name: np.array(getattr(seen, f"_{name}")) for name in self._ARRAYS if seen.count}
 
     @classmethod
     def from_state(cls, state):

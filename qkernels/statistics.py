@@ -1,6 +1,7 @@
 """What the inputs of a linear layer are like: the second moments and means that calibrated quantization asks for."""
 
 import math
+import threading
 
 import numpy as np
 
@@ -29,7 +30,8 @@ class InputStatistics:
     Notes
     -----
     Products of 1024 rows at a time are float32 matrix products, everything else is summed in float64. Statistics of
-    parts that are merged equal those of the whole but for the rounding of these sums.
+    parts that are merged equal those of the whole but for the rounding of these sums. Several threads may add to the
+    same statistics and read them at once.
 
     Examples
     --------
@@ -43,10 +45,11 @@ class InputStatistics:
     (3, array([3., 7.], dtype=float32))
     """
 
-    __slots__ = ("count", "max_abs", "_products", "_sum", "_sum_abs", "_waiting", "_used")
+    __slots__ = ("count", "max_abs", "_lock", "_products", "_sum", "_sum_abs", "_waiting", "_used")
 
     def __init__(self, k):
         k = arguments.scalar(k, "k", 0, 2**31)
+        self._lock = threading.Lock()  # of all other attributes, whose arrays never change once they are here
         self.count = 0
         self.max_abs = np.zeros(k, np.float32)
         self._products = np.zeros((k, k))
@@ -61,18 +64,21 @@ class InputStatistics:
     @property
     def hessian(self):
         """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error; symmetric."""
-        products = self._all_products()
-        return (products + products.T) / 2 / max(self.count, 1)
+        seen = self._snapshot()
+        products = seen._all_products()
+        return (products + products.T) / 2 / max(seen.count, 1)
 
     @property
     def mean(self):
         """float64 [K]: the mean of x."""
-        return self._sum / max(self.count, 1)
+        seen = self._snapshot()
+        return seen._sum / max(seen.count, 1)
 
     @property
     def mean_abs(self):
         """float64 [K]: the mean of ``|x|``."""
-        return self._sum_abs / max(self.count, 1)
+        seen = self._snapshot()
+        return seen._sum_abs / max(seen.count, 1)
 
     def observe(self, x):
         """Add rows.
@@ -100,6 +106,11 @@ class InputStatistics:
         if not -LARGEST <= x.min(initial=0) <= x.max(initial=0) <= LARGEST:
             raise ValueError("x: contains NaN, infinity or values beyond 2**50, whose products float32 might not hold")
         rows = x.reshape(math.prod(x.shape[:-1]), self.k)
+        with self._lock:
+            self._add(rows)
+        return self
+
+    def _add(self, rows):
         # Nothing of self changes before all is done, so that an interrupted call has added nothing: the rows that wait
         # are written to where none wait yet.
         products, waiting, used = self._products, self._waiting, self._used
@@ -120,11 +131,18 @@ class InputStatistics:
         self._products, self._waiting, self._used = products, waiting, used
         self._sum, self._sum_abs, self.max_abs = sums, sums_abs, max_abs
         self.count += len(rows)
-        return self
 
     def _all_products(self):
-        """With those of the rows that wait, which go on waiting: several threads may read at once."""
+        """With those of the rows that wait, which go on waiting."""
         return _with_products(self._products, self._waiting[: self._used])
+
+    def _snapshot(self):
+        """Another object with what was seen up to now."""
+        seen = InputStatistics(0)
+        with self._lock:
+            for name in ("count", "max_abs", "_products", "_sum", "_sum_abs", "_waiting", "_used"):
+                setattr(seen, name, getattr(self, name))
+        return seen
 
     def merge(self, other):
         """Add what another one has seen.
@@ -150,11 +168,13 @@ class InputStatistics:
             raise TypeError(f"other: got {type(other).__name__}, takes InputStatistics")
         if other.k != self.k:
             raise ValueError(f"other: has rows of {other.k} values, takes {self.k}")
-        self.count += other.count
-        self._products += other._all_products()
-        self._sum += other._sum
-        self._sum_abs += other._sum_abs
-        np.maximum(self.max_abs, other.max_abs, out=self.max_abs)
+        other = other._snapshot()
+        products = other._all_products()
+        with self._lock:
+            self.count += other.count
+            self._products = self._products + products
+            self._sum, self._sum_abs = self._sum + other._sum, self._sum_abs + other._sum_abs
+            self.max_abs = np.maximum(self.max_abs, other.max_abs)
         return self
 
     def to_state(self):
@@ -165,8 +185,9 @@ class InputStatistics:
         dict of str to ndarray
             "version" (1), "count", and the sums "products" [K, K], "sum", "sum_abs" and "max_abs" [K].
         """
-        return {"version": np.array(1), "count": np.array(self.count), "products": self._all_products(),
-                "sum": self._sum.copy(), "sum_abs": self._sum_abs.copy(), "max_abs": self.max_abs.copy()}
+        seen = self._snapshot()
+        return {"version": np.array(1), "count": np.array(seen.count), "products": seen._all_products(),
+                "sum": seen._sum.copy(), "sum_abs": seen._sum_abs.copy(), "max_abs": seen.max_abs.copy()}
 
     @classmethod
     def from_state(cls, state):
