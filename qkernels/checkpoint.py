@@ -48,7 +48,7 @@ class SourceTensor(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A file of a checkpoint; its path is absolute, without symbolic links."""
+    """A file of a checkpoint; its path is absolute, without symbolic links, its header without what is left out."""
 
     path: Path
     header: safetensors_format.Header
@@ -70,7 +70,9 @@ class Checkpoint:
     shards : dict of str to Shard
         By file name.
     tensors : dict of str to SourceTensor
-        In the order of the files and of their bytes.
+        In the order of the files and of their bytes; of shards those that the index has there.
+    warnings : list of str
+        For people.
 
     Raises
     ------
@@ -84,10 +86,16 @@ class Checkpoint:
         self.path = Path(path)
         paths, weight_map = shards.shard_paths(path)
         self.index = None if weight_map is None else shards.model_path(path)
-        self.shards = {shard.name: Shard(Path(os.path.realpath(shard)), _header(shard)) for shard in paths}
-        shards.check_tensors(path, weight_map, {name: shard.header for name, shard in self.shards.items()})
+        headers = {shard.name: _header(shard) for shard in paths}
+        listed, self.warnings = shards.listed_tensors(path, weight_map, headers)
+        self.shards = {shard.name: Shard(Path(os.path.realpath(shard)), _only(headers[shard.name], listed[shard.name]))
+                       for shard in paths}
         self.tensors = {name: SourceTensor(str(shard.path), tensor) for shard in self.shards.values()
                         for name, tensor in shard.header.tensors.items()}
+
+
+def _only(header, names):
+    return header._replace(tensors={name: header.tensors[name] for name in names})
 
 
 def _header(path):

@@ -103,7 +103,7 @@ class Conversion:
         self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
         layers, self.kept = _chosen(self.source, options, plan, include, exclude)
         self._calibration = None if calibration is None else os.path.realpath(calibration)
-        self.warnings = []
+        self.warnings = list(self.source.warnings)
         self._statistics = self._found_statistics(layers, checked_fallback(fallback))
         self.plan = Plan(layers)
         folder, self.index = Path(os.path.realpath(self.out)), None
@@ -114,8 +114,9 @@ class Conversion:
             folder, names = folder.parent, {shard: folder.name for shard in names}
         self._paths = {shard: folder / (name or shard.removesuffix(SUFFIX) + SUFFIX) for shard, name in names.items()}
         self._check_out(folder)
-        self._taken = set()  # names of tensors
         self.files = [self._file(shard) for shard in self.source.shards]
+        entries.check_names({name: description for file in self.files
+                             for name, description in file.descriptions.items()}, self.source.path)
         self.journal = self.head.with_name(self.head.name + ".journal")
         self.check_paths()
         if folder == Path(os.path.realpath(self.out)):
@@ -220,7 +221,7 @@ class Conversion:
         for name, tensor in header.tensors.items():
             if name in self.kept:
                 descriptions[name] = entries.ARRAY
-                self._add(specs, name, (tensor.dtype, tensor.shape))
+                specs[name] = tensor.dtype, tensor.shape
                 continue
             like, (n, k) = tried(self.plan.layers[name]), tensor.shape
             descriptions[name] = entries.weight_description(like, tensor.shape) | {
@@ -230,19 +231,12 @@ class Conversion:
                 parts[".levels"] = ("I8", (16,) if like.levels.ndim == 1 else (n, 16))
             if like.input_scales is not None:
                 parts[".input_scales"] = ("F32", (k,))
-            for suffix, spec in parts.items():
-                self._add(specs, name + suffix, spec)
+            specs |= {name + suffix: spec for suffix, spec in parts.items()}
         order = model_file.in_order(specs, set(descriptions) - set(self.kept))
         zeros = {name: "0" * model_file.checksum_digits(_nbytes(*specs[name])) for name in order}
         made = model_file.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
         path = self._paths[shard]
         return OutputFile(path, made, header.metadata, descriptions)
-
-    def _add(self, specs, name, spec):
-        if name in self._taken:
-            raise ValueError(f"{self.source.path}: {name} is there twice, as a tensor and as a part of a weight")
-        self._taken.add(name)
-        specs[name] = spec
 
 
 def _nbytes(dtype, shape):

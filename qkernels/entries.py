@@ -138,13 +138,41 @@ def checked_description(description):
     return description
 
 
+def check_names(descriptions, model):
+    """Refuse entries of which one has the name of a tensor that another has or may have: a file would mix them up.
+
+    Parameters
+    ----------
+    descriptions : dict of str to dict
+    model : str
+        For errors.
+
+    Raises
+    ------
+    ValueError
+        The message has the names of both.
+    """
+    owners = {}
+    for name, description in descriptions.items():
+        for suffix in _suffixes(description, range(description["shape"][0] if "shape" in description else 0)):
+            owner = owners.setdefault(name + suffix, name)
+            if owner != name:
+                raise ValueError(f"{model}: {owner}, {name}: {name + suffix} can be a tensor of either; rename one, or "
+                                 "keep both as arrays")
+
+
+def _suffixes(description, numbers):
+    """What is added to an entry's name to name tensors that may be there; numbers: of the weights of a stack."""
+    suffixes = KINDS[description["kind"]][2]
+    return [f".{i}{suffix}" for i in numbers for suffix in suffixes] if description["kind"] == "weights" else suffixes
+
+
 def parts(name, description, tensors):
     """The tensors of an entry, by what is added to its name; tensors: dict of all."""
-    suffixes = of_one = KINDS[description["kind"]][2]
+    there = ()
     if description["kind"] == "weights":
         there = itertools.takewhile(lambda i: f"{name}.{i}" in tensors, range(description["shape"][0]))
-        suffixes = (f".{i}{suffix}" for i in there for suffix in of_one)
-    return {suffix: tensors[name + suffix] for suffix in suffixes if name + suffix in tensors}
+    return {suffix: tensors[name + suffix] for suffix in _suffixes(description, there) if name + suffix in tensors}
 
 
 def packed_forms(description):

@@ -1,5 +1,6 @@
 """Quantized models as files, in use the moment they are mapped; model_file.py has their format."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def save(path, model, *, metadata=None):
     TypeError
         A value is nothing that a file holds, or a dtype none that safetensors has.
     ValueError
-        Two entries would have a tensor of the same name, such as "w" with levels and "w.levels"; or metadata has a key
-        of the file's own.
+        Two entries would or might have a tensor of the same name, such as a weight "w", which may have levels, and
+        "w.levels"; a name is no Unicode text, or all of them are too long for a file; or metadata has a key of the
+        file's own.
 
     Notes
     -----
@@ -55,10 +57,9 @@ def save(path, model, *, metadata=None):
             raise TypeError(f"model: got the name {name!r}, takes strings")
         descriptions[name], tensors = entries.describe(model[name], f"model: {name}")
         for suffix, array in tensors.items():
-            if name + suffix in arrays:
-                raise ValueError(f"model: {name + suffix} is there twice, as an entry and as a part of one")
             arrays[name + suffix] = np.ascontiguousarray(array).reshape(array.shape)
         aligned.update(name + suffix for suffix in entries.packed_forms(descriptions[name]))
+    entries.check_names(descriptions, "model")
     specs = {name: (_dtype_of(array, name), array.shape) for name, array in arrays.items()}
     order = in_order(specs, aligned)
     checksums = {name: checksum(_bytes_of(arrays[name])) for name in order}
@@ -93,6 +94,9 @@ def load(path, *, verify=True):
 
     Notes
     -----
+    Of a sharded model the index is the authority: what shards hold besides, or what another one has in its place, is
+    left out with a warning.
+
     Nothing is read but the header; the system brings pages when they are first used, shares them among all processes
     that use the file, and takes them back when memory is short. Packed weights are used where they lie, if their layout
     is that of the selected ISA; else each is packed anew, into memory of this process, when it is asked for.
@@ -101,9 +105,13 @@ def load(path, *, verify=True):
     cuts the file off in the meantime, the system ends this process, as with any mapped file.
     """
     paths, weight_map = shards.shard_paths(path)
-    files = [MappedFile(shard) for shard in paths]
-    shards.check_tensors(path, weight_map, {file.path.name: file.header for file in files})
-    return QuantizedModel(path, files, verify)
+    files = {shard.name: MappedFile(shard) for shard in paths}
+    listed, lines = shards.listed_tensors(path, weight_map, {name: file.header for name, file in files.items()})
+    for name, file in files.items():
+        file.keep_only(listed[name])
+    for line in lines:
+        warnings.warn(line, stacklevel=2)
+    return QuantizedModel(path, list(files.values()), verify)
 
 
 class QuantizedModel(Mapping):

@@ -5,7 +5,7 @@ import math
 import sys
 
 from . import _core, entries, files
-from .console import print_rows, printable
+from .console import one_line, print_rows, printable, warnings_as_lines
 from .sensitivity import label
 
 
@@ -21,15 +21,16 @@ def add_arguments(parser):
 def run(args):
     """Run the command with parsed arguments and return the exit code."""
     try:
-        model = files.load(args.file)
+        with warnings_as_lines(_say):
+            model = files.load(args.file)
         if args.verify:
             model.verify_all()
         found = contents(model)
     except OSError as error:
-        print(f"qkernels inspect: {error.filename}: {error.strerror}", file=sys.stderr)
+        _say(f"{error.filename}: {error.strerror}")
         return 2
     except ValueError as error:
-        print(f"qkernels inspect: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     if args.json:
         print(json.dumps(found, indent=2))
@@ -38,9 +39,13 @@ def run(args):
                [(entry["name"], entry["what"], " x ".join(map(str, entry["shape"])), entry["bytes"], entry["bits"],
                  _layout(entry)) for entry in found["entries"]])
     for name, text in found["metadata"].items():
-        print(printable(f"{name}: {text}"))
+        print(printable(one_line(f"{name}: {text}")))
     print(f"{len(found['entries'])} entries, {found['bytes']:,} bytes" + (", undamaged" if args.verify else ""))
     return 0
+
+
+def _say(line):
+    print(f"qkernels inspect: {one_line(line)}", file=sys.stderr)
 
 
 def contents(model):

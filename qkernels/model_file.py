@@ -120,6 +120,19 @@ class MappedFile:
         file._unverified = _all_pieces(place.checksums)
         return file
 
+    def keep_only(self, listed):
+        """Leave out the entries of which an index lists no tensor here; listed: the names of those that it lists."""
+        listed, kept = set(listed), {}
+        for name, description in self.entries.items():
+            own = {name + suffix for suffix in entries.parts(name, description, self.header.tensors)}
+            if own <= listed:
+                kept[name] = description
+            elif own & listed:
+                raise ValueError(self._message(f"{name}: the index lists {', '.join(sorted(own & listed))}, not "
+                                               f"{', '.join(sorted(own - listed))}"))
+        self.entries = kept
+        self._unverified = {name: pieces for name, pieces in self._unverified.items() if name in listed}
+
     def entry(self, name, verify):
         """The value of an entry; of a stack each weight is compared with its checksums when it is asked for."""
         description = self.entries[name]

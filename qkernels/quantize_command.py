@@ -8,7 +8,7 @@ from concurrent.futures import BrokenExecutor
 
 from . import executors, formats, kept_names
 from ._files import check_results, results_of, write_json
-from .console import print_rows, printable
+from .console import one_line, print_rows, printable, warnings_as_lines
 from .conversion import INCLUDED, Conversion
 from .decibels import ratio
 from .demo_linears import DEFAULTS
@@ -63,8 +63,8 @@ def add_arguments(parser):
     add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
     add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a "
         "file of qkernels.save({name: InputStatistics}), names with or without .weight")
-    add("--fallback", choices=FALLBACKS, help="the method for layers of which FILE has no statistics, or of no rows, such "
-        "as experts that no token has reached (default: they are an error)")
+    add("--fallback", choices=FALLBACKS, help="the method for layers of which FILE has no statistics, or of no rows, "
+        "such as experts that no token has reached (default: they are an error)")
     add = group.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
@@ -82,7 +82,8 @@ def run(args):
     """Run the command with parsed arguments and return the exit code."""
     start = time.perf_counter()
     try:
-        conversion = _conversion(args)
+        with warnings_as_lines(_say):
+            conversion = _conversion(args)
         for line in conversion.warnings:
             _say(line)
         results = results_of(args, "report", "json", "save_plan")
@@ -193,7 +194,7 @@ def _shape(entry):
 
 
 def _say(line):
-    print(f"qkernels quantize: {line}", file=sys.stderr)
+    print(f"qkernels quantize: {one_line(line)}", file=sys.stderr)
 
 
 def _positive(text):

@@ -198,3 +198,28 @@ def test_bad_arguments(tmp_path, error, message, others):
     with pytest.raises(error, match=f"^{message}"):
         quantize_checkpoint(model, tmp_path / "out.safetensors", **{"options": cases.INT4} | others)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("stale", ["first", "last"])
+def test_the_index_is_the_authority(tmp_path, stale):
+    """Of tensors in two shards that which the index names; those that it does not list are left out, with a warning."""
+    arrays, old = cases.tensors(layers=2), cases.tensors(layers=2, seed=1)
+    folder = cases.write_shards(tmp_path / "m", arrays)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    other = {"first": "a.safetensors", "last": "z.safetensors"}[stale]
+    cases.write(folder / other, {"layers.0.weight": old["layers.0.weight"], "norm.weight": old["norm.weight"],
+                                 "unused.weight": old["layers.1.weight"], "new.weight": old["layers.0.weight"]})
+    index["weight_map"] |= {"new.weight": other}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with ThreadPoolExecutor(1) as threads, pytest.warns(UserWarning, match="3 tensors that the index does not list"):
+        quantize_checkpoint(folder, tmp_path / "out", options=cases.INT4, executor=threads)
+    names = ("layers.0.weight", "layers.1.weight", "new.weight")
+    cases.assert_quantized(tmp_path / "out", arrays | {"new.weight": old["layers.0.weight"]},
+                           dict.fromkeys(names, cases.INT4))  # load has nothing to warn of
+    _, errors = cases.finished(cases.command("quantize", folder, tmp_path / "again", "--processes", 1))
+    line, = errors.splitlines()
+    assert line.endswith(f"{folder}: 3 tensors that the index does not list where they are will be left out")
+    index["weight_map"]["unused.weight"] = "model-00001-of-00003.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="unused.weight: is not in model-00001-of-"):
+        quantize_checkpoint(folder, tmp_path / "no", options=cases.INT4, executor=threads)

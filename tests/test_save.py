@@ -6,7 +6,7 @@ import cases
 import numpy as np
 import pytest
 from cases import assert_same, raises
-from file_cases import array, assert_same_value, every_kind, statistics, to_arrays, with_inputs
+from file_cases import array, assert_same_value, every_kind, stack, statistics, to_arrays, with_inputs
 from weight_cases import KINDS, MODES, packed, weight
 
 import qkernels
@@ -184,9 +184,6 @@ def test_what_cannot_be_saved(tmp_path):
                 fine.astype(np.longdouble), fine.astype(np.complex128), np.zeros(2, "M8[s]"), np.zeros(2, "i4,i4"),
                 np.zeros(2, "V3"), b"raw"):  # fmt: skip
         assert "model: layer" in raises(TypeError, "model", save, path, {"fine": fine, "layer": bad})
-    by_row = packed(weight(1, 17, 96, "codebook4 by row", 32))
-    for model in ({"w": by_row, "w.levels": fine}, {"w.sum": fine, "w": statistics()}):
-        assert "twice" in raises(ValueError, "model", save, path, model)
     raises(ValueError, "__metadata__", save, path, {"__metadata__": fine})
     raises(ValueError, None, save, path, {"half \ud83d": fine})
     raises(ValueError, None, save, path, {"a": fine}, metadata={"a": "\udc80"})
@@ -196,6 +193,43 @@ def test_what_cannot_be_saved(tmp_path):
     for bad in (model_file.KEY, model_file.SEAL):
         raises(ValueError, "metadata", save, path, {"a": fine}, metadata={bad: "x"})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.any_isa
+def test_names_of_parts(tmp_path):
+    """No entry has the name of a tensor that another has or may have, whatever the order, or what kinds they are."""
+    path, fine, plain = tmp_path / "model", np.zeros(3), packed(weight(1, 5, 64, "int8"))
+    by_row, seen = packed(weight(1, 17, 96, "codebook4 by row", 32)), statistics()
+    experts = stack(1, 2, 5, 64, "int8")
+    for name in ("w", "", "w.levels", "ünïcode \n\0"):
+        pairs = [(value, suffix, other) for suffix in (".levels", ".input_scales") for other in (fine, plain)
+                 for value in (plain, by_row)]
+        pairs += [(seen, suffix, fine) for suffix in (".version", ".count", ".sum", ".max_abs")]
+        pairs += [(experts, suffix, other) for suffix in (".0", ".1.levels", ".1.input_scales") for other in (fine, plain)]
+        for value, suffix, other in pairs:
+            for model in ({name: value, name + suffix: other}, {name + suffix: other, name: value}):
+                text = raises(ValueError, "model", save, path, model)
+                assert all(entry in text for entry in model)
+        near = {name: plain, name + ".level": fine, name + ".levels.": fine, name + "levels": fine, "x" + name: seen}
+        save(path, near | {name + ".zero_points": fine})  # an entry of states, but no tensor of files
+        model = load(path)
+        assert [model[entry] is not None for entry in model] == [True] * 6
+        path.unlink()
+    for model in ({"w": fine, "w.levels": plain}, {"w": experts, "w.2": plain, "w.00": fine}):
+        save(path, model)
+        assert len([*load(path).values()]) == len(model)
+
+
+@pytest.mark.any_isa
+def test_odd_names(tmp_path):
+    names = ["", " ", ".", "..", "a/../b", "a\0b", "\n", "\u202eabc", "😀", "é", "e\u0301", "n" * 5000, "__weird__",
+             "\x1b[31m"]
+    model = {name: np.full(3, i) for i, name in enumerate(names)}
+    model |= {name + "w": packed(weight(1, 5, 64)) for name in names}
+    save(tmp_path / "model", model)
+    loaded = load(tmp_path / "model")
+    assert set(loaded) == set(model) and all(loaded[name][0] == i for i, name in enumerate(names))
+    assert all(loaded[name + "w"].shape == (5, 64) for name in names)
 
 
 @pytest.mark.any_isa
