@@ -27,6 +27,7 @@ DIGESTS = {
     "linear": "feacca61471a7476195268b953205842cb52d8c5ceafda241c74c25452cd7f54",
     "levels": "229f53899894c74959f590fea3c6e9a3384996d84a11afd632de8637f81e07ba",
     "long": "c75d0acaac09fed5d73835b0fc0006c5ee380392ddd5898d8ef521c5cff3f18a",
+    "sizes": "9956a9936a0ffc75733b6cbdfc0902082b6da8ddd34bc8083196908f0ba6b604",
     "ranges": "f760fe5a6f93056d7cb3993c90425270337c9f7485f7e610809c4eae19494ae7",
 }
 
@@ -110,6 +111,19 @@ def layers(module, kinds):
                 yield module.linear(x, w, bias, activation="relu" if seed % 2 else None, **mode)
 
 
+def sizes(module):
+    """linear where float32 overflows on the way, or nearly loses x: values and scales of every size, rotated or not."""
+    w = weight(1, 19, 96, "int4", 32, True, "float32")
+    transforms = {}, {"seed": 3}, {"input_scales": cases.scales(4, (96,))}
+    x = np.stack([np.ldexp(cases.floats(2, (96,)), exponent) for exponent in range(-148, 128, 11)])
+    for exponent, transform, mode in itertools.product(range(-120, 133, 36), transforms, MODES):
+        scales = np.ldexp(w.scales, exponent)
+        if module is ref:
+            yield ref.linear(x, w._replace(scales=scales), **transform, **mode)
+        else:
+            yield qkernels.linear(x, qkernels.QuantizedWeight("int4", w.codes, scales, None, 32, **transform), **mode)
+
+
 def ranges(module):
     """The scales and zero points that choose_qparams finds."""
     methods = "percentile", "mse", "entropy"
@@ -122,6 +136,8 @@ def ranges(module):
 def results(module, kind):
     if kind == "ranges":
         return ranges(module)
+    if kind == "sizes":
+        return sizes(module)
     if kind in ("linear", "levels"):  # evenly spaced ones, and others
         return layers(module, [k for k in KINDS if (k[0] in FORMATS) == (kind == "linear")])
     return (module.int8_gemm(*args, **options) for args, options in case_set(kind))
