@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from . import __path__, __version__
+from .console import ending_quietly
 from .dispatch import cpu_info
 
 
@@ -58,4 +59,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ending_quietly(main))

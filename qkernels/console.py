@@ -1,13 +1,40 @@
 """What the command line prints."""
 
+import os
+import select
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
 
 
+def ending_quietly(main):
+    """The exit code of main(), also where what reads the output ends before it, as ``head`` does."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+    try:
+        try:
+            return main()
+        finally:
+            for stream in streams:
+                stream.flush()
+    except BrokenPipeError:
+        if not any(map(_has_no_reader, streams)):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in streams:  # the interpreter flushes them once more in the end
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _has_no_reader(stream):
+    poll = select.poll()
+    poll.register(stream, 0)  # errors are told of always
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
 def printable(text):
     """With question marks for what standard output cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # it may be closed
     return text.encode(encoding, "replace").decode(encoding)
 
 

@@ -115,6 +115,8 @@ def run(args):
     except BrokenExecutor as error:
         _say(f"a process that worked on a layer was killed ({error}); the same command goes on")
         return 2
+    except BrokenPipeError:  # of standard output
+        raise
     except OSError as error:
         _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return 2

@@ -205,7 +205,8 @@ def test_names_of_parts(tmp_path):
         pairs = [(value, suffix, other) for suffix in (".levels", ".input_scales") for other in (fine, plain)
                  for value in (plain, by_row)]
         pairs += [(seen, suffix, fine) for suffix in (".version", ".count", ".sum", ".max_abs")]
-        pairs += [(experts, suffix, other) for suffix in (".0", ".1.levels", ".1.input_scales") for other in (fine, plain)]
+        pairs += [(experts, suffix, other) for suffix in (".0", ".1.levels", ".1.input_scales")
+                  for other in (fine, plain)]
         for value, suffix, other in pairs:
             for model in ({name: value, name + suffix: other}, {name + suffix: other, name: value}):
                 text = raises(ValueError, "model", save, path, model)
