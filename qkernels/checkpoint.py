@@ -29,6 +29,15 @@ class SourceTensor(NamedTuple):
     path: str
     tensor: safetensors_format.Tensor
 
+    def matrices(self, name):
+        """The matrices that it is, each by a name: itself, or those of a stack [E, N, K], numbered, as name.3."""
+        if len(self.tensor.shape) == 2:
+            return {name: self}
+        count, *shape = self.tensor.shape
+        nbytes = self.tensor.nbytes // count
+        return {f"{name}.{i}": self._replace(tensor=self.tensor._replace(
+            shape=tuple(shape), start=self.tensor.start + i * nbytes, nbytes=nbytes)) for i in range(count)}
+
     def float32(self):
         """The values as a float32 ndarray of their shape; those of F64 are rounded."""
         dtype, shape, start, nbytes = self.tensor

@@ -20,6 +20,8 @@ from .quantize_layer import Layer
 from .sensitivity import checked_candidate, is_calibrated, label, tried
 
 INCLUDED = ("*.weight",)
+STACKS = ("*experts*", "*.input_linear.weight", "*.output_linear.weight")  # names of the weights of experts, 3-D
+EXCLUDED = "excluded by "
 SUFFIX = ".safetensors"
 
 
@@ -44,6 +46,8 @@ class OutputFile(NamedTuple):
         Of the entries, in the order of the source.
     layers, kept : list of str
         The entries that are quantized, and the others.
+    matrices : list of str
+        The names of those of the layers, with each weight of a stack by itself.
     """
 
     path: Path
@@ -59,9 +63,13 @@ class OutputFile(NamedTuple):
     def kept(self):
         return [name for name, description in self.descriptions.items() if description == entries.ARRAY]
 
-    def parts(self, name):
-        """The tensors of an entry, by what is added to its name."""
-        return entries.parts(name, self.descriptions[name], self.header.tensors)
+    @property
+    def matrices(self):
+        return [name + suffix for name in self.layers for suffix in entries.packed_forms(self.descriptions[name])]
+
+    def parts(self, matrix):
+        """The tensors of a matrix, by what is added to its name."""
+        return entries.parts(matrix, entries.MATRIX, self.header.tensors)
 
     @property
     def nbytes(self):
@@ -84,6 +92,8 @@ class Conversion:
     Attributes
     ----------
     source : Checkpoint
+    matrices : dict of str to SourceTensor
+        What is quantized by itself: weights, and each one of a stack.
     out : Path
     plan : Plan
         By the names of tensors; of those without statistics that need them, with the method to fall back on.
@@ -102,8 +112,14 @@ class Conversion:
         self.out = Path(out)
         self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
         layers, self.kept = _chosen(self.source, options, plan, include, exclude)
+        self._layer_of = {matrix: name for name in layers for matrix in self.source.tensors[name].matrices(name)}
+        self.matrices = {matrix: source for name in layers
+                         for matrix, source in self.source.tensors[name].matrices(name).items()}
         self._calibration = None if calibration is None else os.path.realpath(calibration)
         self.warnings = list(self.source.warnings)
+        if plan is None and include is None:
+            self.warnings += _of_most_bytes(self.source, self.kept)
+        self._fallen = {}  # options of matrices
         self._statistics = self._found_statistics(layers, checked_fallback(fallback))
         self.plan = Plan(layers)
         folder, self.index = Path(os.path.realpath(self.out)), None
@@ -159,34 +175,48 @@ class Conversion:
                  self.layout, np.__version__]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:FINGERPRINT]
 
-    def layer(self, name, path, file, measure):
-        """What a process has to know to quantize a layer into the file at path."""
+    def layer(self, matrix, path, file, measure):
+        """What a process has to know to quantize a layer, or one of its weights, into the file at path."""
         from . import __version__
 
-        return Layer(name, self.source.tensors[name], self.plan.layers[name], self._statistics.get(name), self.layout,
-                     str(path), file.parts(name), measure, __version__)
+        return Layer(matrix, self.matrices[matrix], self._options(matrix), self._statistics.get(matrix), self.layout,
+                     str(path), file.parts(matrix), measure, __version__)
 
-    def layer_report(self, name, file):
+    def layer_report(self, name):
         """What can be said of a layer before it is quantized."""
-        tensor, options = self.source.tensors[name].tensor, self.plan.layers[name]
-        nbytes = tried(options).nbytes_of(tensor.shape)
-        return {"name": name, "of": label(options), "shape": list(tensor.shape), "dtype": tensor.dtype,
-                "float_bytes": 4 * math.prod(tensor.shape), "bytes": nbytes,
-                "bits": 8 * nbytes / math.prod(tensor.shape)}
+        source, options = self.source.tensors[name], self.plan.layers[name]
+        shape = source.tensor.shape
+        nbytes = tried(options).nbytes_of(shape)
+        report = {"name": name, "of": label(options), "shape": list(shape), "dtype": source.tensor.dtype,
+                  "float_bytes": 4 * math.prod(shape), "bytes": nbytes, "bits": 8 * nbytes / math.prod(shape)}
+        others = {}
+        for i, matrix in enumerate(source.matrices(name)):
+            if matrix in self._fallen:
+                others.setdefault(label(self._fallen[matrix]), []).append(i)
+        return report | ({"others": others} if others else {})
+
+    def _options(self, matrix):
+        return self._fallen.get(matrix) or self.plan.layers[self._layer_of[matrix]]
 
     def _found_statistics(self, layers, fallback):
-        """Where the statistics lie of each layer that needs them; those without get options with the fallback."""
-        needed = {name: self.source.tensors[name].tensor.shape[1] for name, options in layers.items()
-                  if is_calibrated(options)}
+        """Where the statistics lie of each matrix that needs them; layers, or some of their weights, that have none get
+        options with the fallback."""
+        needed = {matrix: source.tensor.shape[1] for matrix, source in self.matrices.items()
+                  if is_calibrated(layers[self._layer_of[matrix]])}
         if not needed:
             return {}
         if self._calibration is None:
-            raise ValueError(f"calibration: needed for method {layers[next(iter(needed))]['method']!r}")
+            options = layers[self._layer_of[next(iter(needed))]]
+            raise ValueError(f"calibration: needed for method {options['method']!r}")
         places, without = find_inputs(self._calibration, needed, may_lack=fallback is not None)
-        for name in without:
-            layers[name] = fallen_back(layers[name], fallback, name)
+        for matrix in without:
+            self._fallen[matrix] = fallen_back(layers[self._layer_of[matrix]], fallback, matrix)
+        for name in dict.fromkeys(self._layer_of[matrix] for matrix in without):
+            matrices = list(self.source.tensors[name].matrices(name))
+            if all(matrix in self._fallen for matrix in matrices):
+                layers[name] = [self._fallen.pop(matrix) for matrix in matrices][0]
         if without:
-            self.warnings.append(f"{self._calibration} has no statistics of {len(without)} of {len(needed)} layers, "
+            self.warnings.append(f"{self._calibration} has no statistics of {len(without)} of {len(needed)} weights, "
                                  f"for which the method is {fallback}: {', '.join(without)}")
         return places
 
@@ -217,26 +247,32 @@ class Conversion:
 
     def _file(self, shard):
         header = self.source.shards[shard].header
-        descriptions, specs = {}, {}
+        descriptions, specs, packed = {}, {}, set()
         for name, tensor in header.tensors.items():
             if name in self.kept:
                 descriptions[name] = entries.ARRAY
                 specs[name] = tensor.dtype, tensor.shape
                 continue
-            like, (n, k) = tried(self.plan.layers[name]), tensor.shape
-            descriptions[name] = entries.weight_description(like, tensor.shape) | {
+            descriptions[name] = entries.weight_description(tried(self.plan.layers[name]), tensor.shape) | {
                 "isa": self.isa, "layout": entries.layout_id(self.layout)}
-            parts = {"": ("U8", (like.packed.size_of(n, k, self.layout),))}
-            if like.format == "codebook4":
-                parts[".levels"] = ("I8", (16,) if like.levels.ndim == 1 else (n, 16))
-            if like.input_scales is not None:
-                parts[".input_scales"] = ("F32", (k,))
-            specs |= {name + suffix: spec for suffix, spec in parts.items()}
-        order = model_file.in_order(specs, set(descriptions) - set(self.kept))
+            for matrix in self.source.tensors[name].matrices(name):
+                packed.add(matrix)
+                specs |= {matrix + suffix: spec for suffix, spec in self._tensors(matrix).items()}
+        order = model_file.in_order(specs, packed)
         zeros = {name: "0" * model_file.checksum_digits(_nbytes(*specs[name])) for name in order}
         made = model_file.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
         path = self._paths[shard]
         return OutputFile(path, made, header.metadata, descriptions)
+
+    def _tensors(self, matrix):
+        """Dtype and shape of each tensor that a matrix becomes, by what is added to its name."""
+        like, (n, k) = tried(self._options(matrix)), self.matrices[matrix].tensor.shape
+        tensors = {"": ("U8", (like.packed.size_of(n, k, self.layout),))}
+        if like.format == "codebook4":
+            tensors[".levels"] = ("I8", (16,) if like.levels.ndim == 1 else (n, 16))
+        if like.input_scales is not None:
+            tensors[".input_scales"] = ("F32", (k,))
+        return tensors
 
 
 def _nbytes(dtype, shape):
@@ -270,7 +306,7 @@ def _chosen(source, options, plan, include, exclude):
         if plan is not None:
             why = why or (None if name in planned else "not in the plan")
         else:
-            why = why or _filtered(name, include, exclude)
+            why = why or _filtered(name, len(tensor.tensor.shape) == 3, include, exclude)
         if why:
             kept[name] = Kept(tensor, why)
         else:
@@ -278,22 +314,39 @@ def _chosen(source, options, plan, include, exclude):
     return layers, kept
 
 
+def _of_most_bytes(source, kept):
+    """A warning where most of a checkpoint stays as it is, which nobody asked for."""
+    total = sum(tensor.nbytes for _, tensor in source.tensors.values())
+    unasked = sum(tensor.nbytes for (_, tensor), why in kept.values() if not why.startswith(EXCLUDED))
+    if 2 * unasked <= total:
+        return []
+    share = f"{100 * unasked / total:.0f} %"
+    return [f"{source.path}: {share} of the bytes stay as they are; --dry-run and reports say why"]
+
+
 def _unfit(tensor):
-    """Why a tensor cannot be the weight of a linear layer, or None."""
-    if len(tensor.shape) != 2:
+    """Why a tensor cannot be the weight of a linear layer, or a stack of such, or None."""
+    if len(tensor.shape) not in (2, 3):
         return f"{len(tensor.shape)}-D"
     if tensor.dtype not in FLOATS:
         return f"of dtype {tensor.dtype}"
     return f"empty, {' x '.join(map(str, tensor.shape))}" if 0 in tensor.shape else None
 
 
-def _filtered(name, include, exclude):
-    """Why a weight of this name is not to be quantized, or None."""
+def _filtered(name, is_stack, include, exclude):
+    """Why a weight of this name, or a stack of weights, is not to be quantized, or None."""
     for pattern in exclude:
         if _fits(name, pattern):
-            return f"excluded by {pattern}"
-    if not any(_fits(name, pattern) for pattern in (INCLUDED if include is None else include)):
+            return EXCLUDED + pattern
+    if name in (include or ()):
+        return None
+    if is_stack and not any(_fits(name, pattern) for pattern in STACKS):
+        return "3-D, and no stack of experts by its name"
+    default = STACKS if is_stack else INCLUDED
+    if not any(_fits(name, pattern) for pattern in (default if include is None else include)):
         return "not included"
+    if name.endswith("bias"):
+        return "a bias by its name"
     return why_kept(name) if include is None else None
 
 

@@ -22,7 +22,7 @@ from .weight_parts import SCALE_DTYPES, state_bytes
 from .weight_stack import MadeWhenAsked, QuantizedWeightStack
 from .weights import QuantizedWeight
 
-ARRAY = {"kind": "array"}
+ARRAY, MATRIX = {"kind": "array"}, {"kind": "weight"}
 LARGEST_EMPTY = 2**24  # rows or columns of an empty matrix, which no bytes of a file bear out
 
 

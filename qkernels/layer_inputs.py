@@ -1,11 +1,13 @@
 """The statistics of layers' inputs in a calibration file, and what is done with layers of which it has none."""
 
+import re
 from typing import NamedTuple
 
 from . import files
 from .methods import CALIBRATED, TAKERS
 from .sensitivity import checked_candidate
 
+WEIGHT = re.compile(r"\.weight(?=(\.[0-9]+)?$)")
 FALLBACKS = tuple(method for method in TAKERS if method not in CALIBRATED)
 
 
@@ -32,7 +34,8 @@ def find_inputs(path, layers, may_lack):
     path : str or path-like
         A file of `save`.
     layers : dict of str to int
-        The values in a row of the inputs of each layer. It may lack ".weight" in the file.
+        The values in a row of the inputs of each layer; of a stack those of each weight, under a name such as
+        "mlp.experts.down_proj.3". In the file ".weight" may be left out of it.
     may_lack : bool
         Whether there may be layers without.
 
@@ -50,7 +53,7 @@ def find_inputs(path, layers, may_lack):
     found = files.load(path, verify=False)
     places, lacking, unseen, unfit = {}, [], [], []
     for name, k in layers.items():
-        own = name if name in found else name.removesuffix(".weight")
+        own = name if name in found else WEIGHT.sub("", name)
         description = found.descriptions.get(own)
         if description is None:
             lacking.append(name)

@@ -41,7 +41,7 @@ class PartialFiles:
     def layers(self, measure):
         """What is to be done for each layer."""
         return [self.conversion.layer(name, self._names[file.path], file, measure)
-                for file in self.conversion.files for name in file.layers]
+                for file in self.conversion.files for name in file.matrices]
 
     def allocate(self):
         """Take the space for all, or for none: an OSError, then, before any work."""
@@ -65,7 +65,7 @@ class PartialFiles:
         """Those of the layers that are done, a dict of str to Done, which have their checksums."""
         found = {}
         for file in self.conversion.files:
-            path, claimed = self._names[file.path], [name for name in file.layers if name in done]
+            path, claimed = self._names[file.path], [name for name in file.matrices if name in done]
             if not claimed or not path.exists() or path.stat().st_size != file.nbytes:
                 continue
             with open(path, "rb", buffering=0) as opened:
@@ -79,7 +79,7 @@ class PartialFiles:
         """Write all that is not of layers. Returns the checksum of each header."""
         seals = []
         for file in self.conversion.files:
-            checksums = {name + suffix: digits for name in file.layers
+            checksums = {name + suffix: digits for name in file.matrices
                          for suffix, digits in done[name].checksums.items()}
             descriptor = os.open(self._names[file.path], os.O_WRONLY)
             try:

@@ -9,13 +9,15 @@ from concurrent.futures import BrokenExecutor
 from . import executors, formats, kept_names
 from ._files import check_results, results_of, write_json
 from .console import one_line, print_rows, printable, warnings_as_lines
-from .conversion import INCLUDED, Conversion
+from .conversion import INCLUDED, STACKS, Conversion
 from .decibels import ratio
 from .demo_linears import DEFAULTS
 from .layer_inputs import FALLBACKS
 from .methods import TAKERS
 from .plans import Plan
+from .report_chart import total, total_before
 from .report_page import write_page
+from .report_text import quantization
 from .sensitivity import OPTIONS
 from .threads import available_cpus
 from .whole_models import convert, report_of
@@ -28,7 +30,8 @@ def add_arguments(parser):
     """Add the command's options to a parser."""
     parser.description = (
         "Quantizes the linear layers of a safetensors checkpoint, layer by layer, and keeps all other tensors as they "
-        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them. Interrupted at any moment, the "
+        "are. Weights are matrices [outputs, inputs], as PyTorch's Linear has them, or for the experts of a layer "
+        "stacks of such, [experts, outputs, inputs]. Interrupted at any moment, the "
         "same command goes on where it was; the space for the result is taken before the work begins.")
     parser.epilog = "What is kept unless --include asks for it, by names, or what follows the number of a layer in " \
         f"them, or one of the dots after that. {kept_names.listed()}".replace("%", "%%")
@@ -44,7 +47,8 @@ def add_arguments(parser):
 
     group = parser.add_argument_group("which layers")
     add = group.add_argument
-    add("--include", nargs="+", metavar="GLOB", help=f"names of weights, or patterns (default: {' '.join(INCLUDED)})")
+    add("--include", nargs="+", metavar="GLOB", help=f"names of weights, or patterns (default: {' '.join(INCLUDED)}; "
+        f"of stacks of weights, 3-D: {' '.join(STACKS)})")
     add("--exclude", nargs="+", metavar="GLOB", help="but not these; without --include neither routers of mixtures of "
         "experts, output heads and embeddings, by the names below; --dry-run shows why each tensor is kept")
     add("--plan", metavar="PLAN", help="quantize the layers that this file names, as it says; all others are kept")
@@ -62,7 +66,8 @@ def add_arguments(parser):
         help="bits of a state of a trellis, 12 to 16: more accurate and slower than the default, a table")
     add("--method", choices=TAKERS, help="how codes are found (default: rtn, rounding to nearest)")
     add("--calibration", metavar="FILE", help="statistics of the layers' inputs, for the methods that need them: a "
-        "file of qkernels.save({name: InputStatistics}), names with or without .weight")
+        "file of qkernels.save({name: InputStatistics}), names with or without .weight; of a stack for each weight, "
+        "name.0, name.1 and so on")
     add("--fallback", choices=FALLBACKS, help="the method for layers of which FILE has no statistics, or of no rows, "
         "such as experts that no token has reached (default: they are an error)")
     add = group.add_mutually_exclusive_group().add_argument
@@ -168,12 +173,12 @@ def _measured_plan(report, plan):
 
 
 def _print_table(report):
-    rows = [(layer["name"], layer["dtype"], _shape(layer), layer["of"], layer["float_bytes"], layer["bytes"])
+    rows = [(layer["name"], layer["dtype"], _shape(layer), quantization(layer), layer["float_bytes"], layer["bytes"])
             for layer in report["layers"]]
     rows += [(kept["name"], kept["dtype"], _shape(kept), f"kept: {kept['why']}", kept["bytes"], kept["bytes"])
              for kept in report["kept"]]
     print_rows(("tensor", "dtype", "shape", "becomes", "bytes as floats", "bytes"), rows)
-    print(printable(f"{_count(report['layers'], 'layer')} would be quantized, {_count(report['kept'], 'tensor')} kept; "
+    print(printable(f"{_count(report['layers'], 'layer')} would be quantized, {_kept(report)}; "
                     f"{report['output']} would hold {sum(row[-1] for row in rows):,} bytes, padding apart"))
 
 
@@ -184,7 +189,14 @@ def _summary(report):
     return (f"{report['output']}: {_count(layers, 'layer')}, {floats / 1e6:,.1f} MB as float32, in {nbytes / 1e6:,.1f} "
             + "MB" + (f" ({32 * nbytes / floats:.2f} bits a weight)" if floats else "")
             + (f", SQNR {min(ratios):.1f} to {max(ratios):.1f} dB" if ratios else "")
-            + f"; {_count(report['kept'], 'tensor')} kept; {report['seconds']:.1f} s")
+            + f"; {_kept(report)}; {report['seconds']:.1f} s")
+
+
+def _kept(report):
+    """How many tensors are kept, and their share of the checkpoint."""
+    nbytes, layers = total(report["kept"]), total_before(report["layers"])
+    share = f", {nbytes / 1e6:,.1f} MB, {100 * nbytes / (nbytes + layers):.0f} % of the bytes" if nbytes else ""
+    return f"{_count(report['kept'], 'tensor')} kept{share}"
 
 
 def _count(items, what):

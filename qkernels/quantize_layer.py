@@ -57,19 +57,21 @@ class Done(NamedTuple):
     ----------
     checksums : dict of str to str
         Of each part, by what is added to the name.
-    sqnr : float or None
+    energies : (float, float) or None
+        Of the weight, and of its error; None where they were not measured.
     seconds : float
     """
 
     checksums: dict
-    sqnr: float | None
+    energies: tuple | None
     seconds: float
 
     def is_of(self, parts):
         """Whether this, read from a file, can be of a layer with these parts, by what is added to its name."""
         return (isinstance(self.checksums, dict) and self.checksums.keys() == parts.keys()
                 and all(isinstance(digits, str) for digits in self.checksums.values())
-                and (self.sqnr is None or _is_finite(self.sqnr)) and _is_finite(self.seconds))
+                and (self.energies is None or isinstance(self.energies, (list, tuple)) and len(self.energies) == 2
+                     and all(map(_is_finite, self.energies))) and _is_finite(self.seconds))
 
 
 def _is_finite(number):
@@ -117,7 +119,7 @@ def quantize_layer(layer):
             write_at(descriptor, data, layer.tensors[suffix].start)
         with ThreadPoolExecutor(1) as disk:  # which has the time of the SQNR
             synced = disk.submit(os.fsync, descriptor)
-            measured = sqnr(w, weight) if layer.measure else None
+            measured = energies(w, weight) if layer.measure else None
             synced.result()
     finally:
         os.close(descriptor)
@@ -131,11 +133,8 @@ def write_at(descriptor, data, start):
         data, start = data[count:], start + count
 
 
-def sqnr(w, weight):
-    """The ratio of a float32 weight's energy to that of a QuantizedWeight's error, in dB; the same on every processor.
-
-    None where one of them is 0 or beyond float64.
-    """
+def energies(w, weight):
+    """Of a float32 weight, and of the error of its QuantizedWeight: the sums of squares, the same on every processor."""
     rows_of = weight.dequantizer()
     step = max(BLOCK // max(w.shape[1], 1), 1)
     buffer = np.empty((step, w.shape[1]), np.float32)  # new memory for each block would take longer than all else
@@ -145,5 +144,10 @@ def sqnr(w, weight):
         found = rows_of(slice(start, start + step), buffer[: len(block)])
         signal += _core.energy(block)
         noise += _core.energy(np.subtract(block, found, out=found))
+    return signal, noise
+
+
+def sqnr(signal, noise):
+    """The ratio of two energies in dB; None where one of them is 0 or beyond float64."""
     ratio = signal / noise if noise else 0.0
     return decibels(ratio) if 0 < ratio < math.inf else None

@@ -10,7 +10,7 @@ from .report_chart import (
     colors, layer_chart, layers_in_a_column, lowest_of, size_chart, total, total_before, weights_of,
 )
 from .report_style import SCRIPT, STYLE
-from .report_text import bits_per_weight, breakable, count, decibels, duration, escaped, ratio, size
+from .report_text import bits_per_weight, breakable, count, decibels, duration, escaped, quantization, ratio, size
 
 VERSION = 1
 
@@ -207,7 +207,7 @@ def _table_of_layers(layers, color_of):
         rows.append(
             f'<tr id="layer-{number}"{marked}><td><data value="{number}">{number:,}</data></td>'
             f'<th scope="row">{breakable(layer["name"])}{note}</th>'
-            f'<td>{_swatch(color_of[layer["of"]])}{escaped(layer["of"])}</td>'
+            f'<td>{_swatch(color_of[layer["of"]])}{escaped(quantization(layer))}</td>'
             f'<td><data value="{weights_of([layer])}">{_shape(layer)}</data></td>'
             f'<td><data value="{layer["bits"]}">{layer["bits"]:.2f}</data></td>'
             f'<td><data value="{layer["bytes"]}">{size(layer["bytes"])}</data></td><td><data value="{sqnr}">'

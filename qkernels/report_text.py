@@ -101,6 +101,19 @@ def count(n, noun):
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
+def quantization(layer):
+    """What became of a layer of a report, with what became otherwise of some weights of a stack.
+
+    Examples
+    --------
+    >>> from qkernels.report_text import quantization
+    >>> quantization({"of": "int4, method gptq", "shape": [8, 64, 32], "others": {"int4": [0, 5]}})
+    'int4, method gptq; 2 of 8: int4'
+    """
+    others = (f"; {len(numbers)} of {layer['shape'][0]}: {of}" for of, numbers in layer.get("others", {}).items())
+    return layer["of"] + "".join(others)
+
+
 def decibels(sqnr):
     """An SQNR, or a dash where there is none."""
     return "–" if sqnr is None else f"{sqnr:.1f} dB"

@@ -12,7 +12,7 @@ from .conversion import Conversion
 from .journal import Journal
 from .partial_files import PartialFiles
 from .progress import progress
-from .quantize_layer import Done, quantize_layer
+from .quantize_layer import Done, quantize_layer, sqnr
 from .threads import available_cpus
 
 
@@ -33,10 +33,13 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     plan : Plan, optional
         Instead: options for each layer that is quantized, by the name of its weight, or that without ".weight".
     include, exclude : sequence of str, optional
-        With options, of which tensors: names, or patterns as in `fnmatch`. Without include those named ``*.weight``, but
-        no routers of experts, output heads and embeddings, as `qkernels.kept_names` knows them. Only matrices of floats are quantized; all others are kept as they are.
+        With options, of which tensors: names, or patterns as in `fnmatch`. Without include those named ``*.weight``,
+        and stacks of weights [E, N, K] named as those of experts are, ``*experts*``; but no routers of experts, output
+        heads and embeddings, as `qkernels.kept_names` knows them. Only floats are quantized, 2-D ones, and 3-D ones
+        that have such a name or are named without a pattern; all others are kept as they are.
     calibration : str or path-like, optional
-        A file of `save` with the InputStatistics of the layers whose method needs them, named likewise.
+        A file of `save` with the InputStatistics of the layers whose method needs them, named likewise; of a stack for
+        each weight, "name.0", "name.1" and so on.
     fallback : {"rtn", "hqq"}, optional
         The method for layers that need statistics of which the file of calibration has none, or of no rows, such as
         experts that no token has reached. They are named in a UserWarning. Without it they are an error.
@@ -55,8 +58,9 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     dict
         The report: "version" (1), "qkernels", "source", "output", "isa", "layout", "processes" (None of an executor),
         "seconds"; "layers" with for each "name", "of" (its options), "shape", "dtype" (of the source), "float_bytes",
-        "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds"; and
-        "kept" with "name", "shape", "dtype", "bytes" and "why".
+        "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds", and
+        where some weights of a stack have another method, "others", their numbers by their options; and "kept" with
+        "name", "shape", "dtype", "bytes" and "why".
 
     Raises
     ------
@@ -75,7 +79,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     begins anew. The bytes do not depend on the executor, nor on the ISA of its machines; those of the methods that use
     NumPy's linear algebra depend on that, and on its number of threads.
 
-    A process needs memory for a few float32 copies of its largest layer, and of the statistics of its inputs. Processes
+    A process needs memory for a few float32 copies of its largest layer, of a stack its largest weight, and of the
+    statistics of its inputs. Processes
     are spawned: a script that calls this has ``if __name__ == "__main__":`` around the call.
 
     Examples
@@ -140,7 +145,7 @@ def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line
         if not seals or not partial.are_sealed(seals):
             done = partial.verified(done)
             if lines:
-                say(f"{len(done)} of {len(conversion.plan.layers)} layers are done already: goes on")
+                say(f"{len(done)} of {len(conversion.matrices)} layers are done already: goes on")
             try:
                 partial.allocate()
             except OSError:
@@ -164,7 +169,7 @@ def _noted(lines, conversion):
 
     Lines that are damaged say nothing.
     """
-    files, done, seals = {name: file for file in conversion.files for name in file.layers}, {}, None
+    files, done, seals = {name: file for file in conversion.files for name in file.matrices}, {}, None
     for line in lines:
         if not isinstance(line, dict):
             continue
@@ -239,12 +244,20 @@ def report_of(conversion, done, processes, seconds):
     from . import __version__
 
     layers = []
-    for file in conversion.files:
-        for name in file.layers:
-            known = done.get(name, Done({}, None, None))
-            layers.append(conversion.layer_report(name, file) | {"sqnr": known.sqnr, "seconds": known.seconds})
+    for name in (name for file in conversion.files for name in file.layers):
+        known = [done.get(matrix) for matrix in conversion.source.tensors[name].matrices(name)]
+        layers.append(conversion.layer_report(name) | _measured(known))
     kept = [{"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype, "bytes": tensor.nbytes, "why": why}
             for name, ((_, tensor), why) in conversion.kept.items()]
     return {"version": 1, "qkernels": __version__, "source": str(conversion.source.path), "output": str(conversion.out),
             "isa": conversion.isa, "layout": entries.layout_id(conversion.layout), "processes": processes,
             "seconds": seconds, "layers": layers, "kept": kept}
+
+
+def _measured(known):
+    """What was measured of the weights of a layer, Done or None."""
+    if None in known:
+        return {"sqnr": None, "seconds": None}
+    energies = [] if any(done.energies is None for done in known) else [done.energies for done in known]
+    return {"sqnr": sqnr(*map(sum, zip(*energies, strict=True))) if energies else None,
+            "seconds": sum(done.seconds for done in known)}

@@ -105,7 +105,7 @@ def test_fallback(tmp_path, method, fallback):
     arrays, statistics = some_without()
     options = GPTQ | {"method": method}
     instead = {"format": "int4", "group_size": 32} | ({"method": fallback} if fallback != "rtn" else {})
-    with pytest.warns(UserWarning, match="4 of 7 layers, for which the method is " + fallback) as caught:
+    with pytest.warns(UserWarning, match="4 of 7 weights, for which the method is " + fallback) as caught:
         report = quantize(tmp_path, arrays, statistics, options, fallback=fallback)
     without = [name for name in NAMES if name not in statistics or not statistics[name].count]
     assert str(caught[0].message).endswith(": " + ", ".join(without))

@@ -12,7 +12,7 @@ from qkernels import _core, entries
 from qkernels.calibration import InputStatistics
 from qkernels.methods import CALIBRATED
 from qkernels.mixed import Plan
-from qkernels.quantize_layer import sqnr
+from qkernels.quantize_layer import energies, sqnr
 from qkernels.whole_models import quantize_checkpoint
 
 pytestmark = pytest.mark.any_isa
@@ -69,8 +69,9 @@ def test_sqnr(size):
     qw = qkernels.quantize_weight(w, "int8", scale_dtype="float32")
     exact = w.astype(np.float64)
     expected = 10 * np.log10(np.square(exact).sum() / np.square(exact - qw.dequantize()).sum())
-    assert sqnr(w, qw) == pytest.approx(expected, abs=1e-3)
-    assert sqnr(qw.dequantize(), qw) is None and sqnr(w[:0], qkernels.quantize_weight(w[:0])) is None
+    assert sqnr(*energies(w, qw)) == pytest.approx(expected, abs=1e-3)
+    assert sqnr(*energies(qw.dequantize(), qw)) is None
+    assert sqnr(*energies(w[:0], qkernels.quantize_weight(w[:0]))) is None
 
 
 def test_report(tmp_path, threads):
