@@ -86,7 +86,7 @@ class Conversion:
 
     Parameters
     ----------
-    model, out, options, plan, include, exclude, calibration, fallback
+    model, out, options, plan, include, exclude, calibration, fallback, layout
         As `whole_models.quantize_checkpoint` takes them.
 
     Attributes
@@ -103,14 +103,19 @@ class Conversion:
     files : list of OutputFile
     index : Path or None
         Of several files.
+    isa : str
+        The ISA for which weights are packed.
+    layout : dict
+        That of its kernels.
     journal : Path
         What is done is noted there while the work lasts.
     """
 
-    def __init__(self, model, out, options, plan, include, exclude, calibration, fallback=None):
+    def __init__(self, model, out, options, plan, include, exclude, calibration, fallback=None, layout=None):
+        self.isa = entries.checked_isa(layout, "layout")
+        self.layout = _core.weight_layouts()[self.isa]
         self.source = Checkpoint(model)
         self.out = Path(out)
-        self.layout, self.isa = _core.weight_layout(), _core.selected_isa()
         layers, self.kept = _chosen(self.source, options, plan, include, exclude)
         self._layer_of = {matrix: name for name in layers for matrix in self.source.tensors[name].matrices(name)}
         self.matrices = {matrix: source for name in layers
@@ -253,8 +258,7 @@ class Conversion:
                 descriptions[name] = entries.ARRAY
                 specs[name] = tensor.dtype, tensor.shape
                 continue
-            descriptions[name] = entries.weight_description(tried(self.plan.layers[name]), tensor.shape) | {
-                "isa": self.isa, "layout": entries.layout_id(self.layout)}
+            descriptions[name] = entries.weight_description(tried(self.plan.layers[name]), tensor.shape, self.isa)
             for matrix in self.source.tensors[name].matrices(name):
                 packed.add(matrix)
                 specs |= {matrix + suffix: spec for suffix, spec in self._tensors(matrix).items()}

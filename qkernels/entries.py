@@ -40,7 +40,17 @@ def layout_of(text, like):
     return dict(zip(like, map(int, found.groups()), strict=True))
 
 
-def describe(value, name):
+def checked_isa(isa, name):
+    """The name of an ISA, of this machine or another; of None the selected one."""
+    if isa is None:
+        return _core.selected_isa()
+    known = _core.weight_layouts()
+    if not isinstance(isa, str) or isa not in known:
+        raise ValueError(f"{name}: got {isa!r}, takes one of {', '.join(known)}")
+    return isa
+
+
+def describe(value, name, isa=None):
     """A value as an entry.
 
     Parameters
@@ -48,6 +58,8 @@ def describe(value, name):
     value : QuantizedWeight, QuantizedWeightStack, PackedB, InputStatistics or array
     name : str
         For errors.
+    isa : str, optional
+        In whose layout packed forms are, by default the selected one's; those in another are packed anew.
 
     Returns
     -------
@@ -60,25 +72,30 @@ def describe(value, name):
     TypeError
         The value is something else.
     """
+    isa = checked_isa(isa, "isa")
     if isinstance(value, QuantizedWeight):
-        return weight_description(value, value.shape), weight_tensors(value)
+        return weight_description(value, value.shape, isa), weight_tensors(value, _core.weight_layouts()[isa])
     if isinstance(value, QuantizedWeightStack):
+        layout = _core.weight_layouts()[isa]
         tensors = {f".{i}{suffix}": array for i, weight in enumerate(value)
-                   for suffix, array in weight_tensors(weight).items()}
-        return weight_description(value[0], value.shape), tensors
+                   for suffix, array in weight_tensors(weight, layout).items()}
+        return weight_description(value[0], value.shape, isa), tensors
     if isinstance(value, PackedB):
-        description = {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": value.isa,
-                       "layout": layout_id(value.layout)}
-        return checked_description(description), {"": value.memory}
+        layout = _core.b_layouts()[isa]
+        packed = value if value.layout == layout else value.repacked(layout)
+        description = {"kind": "packed_b", "shape": list(value.shape), "dtype": value.dtype.name, "isa": isa,
+                       "layout": layout_id(layout)}
+        return checked_description(description), {"": packed.memory}
     if isinstance(value, InputStatistics):
         return {"kind": "statistics", "rows": int(value.count), "k": value.k}, {
             "." + entry: array for entry, array in value.to_state().items()}
     return ARRAY, {"": arguments.array(value, name)}
 
 
-def weight_tensors(weight):
-    """The tensors of a weight, by what is added to its name."""
-    tensors = {"": weight.packed.memory}
+def weight_tensors(weight, layout):
+    """The tensors of a weight packed in this layout, by what is added to its name."""
+    packed = weight.packed if weight.packed.layout == layout else weight.repacked(layout)
+    tensors = {"": packed.memory}
     if weight.format == "codebook4":
         tensors[".levels"] = weight.levels
     if weight.input_scales is not None:
@@ -86,12 +103,12 @@ def weight_tensors(weight):
     return tensors
 
 
-def weight_description(weight, shape):
-    """What a file says of a weight like this one of another shape, or of a stack of such."""
+def weight_description(weight, shape, isa):
+    """What a file says of a weight like this one of another shape, or of a stack of such, packed for an ISA."""
     description = {"kind": "weight" if len(shape) == 2 else "weights", "format": weight.format, "shape": list(shape),
                    "group_size": weight.group_size, "scale_dtype": weight.packed.scale_dtype,
                    "zero_points": not weight.symmetric, "window": weight.window, "seed": weight.seed,
-                   "isa": weight.packed.isa, "layout": layout_id(weight.packed.layout)}
+                   "isa": isa, "layout": layout_id(_core.weight_layouts()[isa])}
     return checked_description({name: entry for name, entry in description.items() if entry is not None})
 
 

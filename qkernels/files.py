@@ -11,7 +11,7 @@ from . import _files, entries, safetensors_format, shards
 from .model_file import KEY, SEAL, MappedFile, checksum, in_order, seal
 
 
-def save(path, model, *, metadata=None):
+def save(path, model, *, metadata=None, layout=None):
     """Write a model to a file from which `load` uses it without reading it.
 
     Parameters
@@ -22,6 +22,9 @@ def save(path, model, *, metadata=None):
         By name, such as "encoder.layer.0.output.dense.weight". Arrays are stored as they are. A QuantizedModel, too.
     metadata : dict of str to str, optional
         Kept in the file, see `QuantizedModel.metadata`.
+    layout : str, optional
+        The name of an ISA, such as "neon_dotprod": packed forms are stored as its kernels take them, whatever this
+        machine is. By default the selected ISA.
 
     Raises
     ------
@@ -31,13 +34,13 @@ def save(path, model, *, metadata=None):
         A value is nothing that a file holds, or a dtype none that safetensors has.
     ValueError
         Two entries would or might have a tensor of the same name, such as a weight "w", which may have levels, and
-        "w.levels"; a name is no Unicode text, or all of them are too long for a file; or metadata has a key of the
-        file's own.
+        "w.levels"; a name is no Unicode text, or all of them are too long for a file; metadata has a key of the file's
+        own; or layout is no ISA's name.
 
     Notes
     -----
-    Weights are stored in the layout that they are packed in, the selected ISA's as a rule. A file serves on any
-    machine: where another layout is needed, `load` packs anew.
+    The bytes depend on the model, the metadata and the layout alone: a machine of that ISA writes the same. A file
+    serves on any machine: where another layout is needed, `load` packs anew.
 
     Examples
     --------
@@ -51,11 +54,12 @@ def save(path, model, *, metadata=None):
     """
     if not isinstance(model, Mapping):
         raise TypeError(f"model: got {type(model).__name__}, takes a mapping of names to values")
+    isa = entries.checked_isa(layout, "layout")
     descriptions, arrays, aligned = {}, {}, set()
     for name in model:
         if not isinstance(name, str):
             raise TypeError(f"model: got the name {name!r}, takes strings")
-        descriptions[name], tensors = entries.describe(model[name], f"model: {name}")
+        descriptions[name], tensors = entries.describe(model[name], f"model: {name}", isa)
         for suffix, array in tensors.items():
             arrays[name + suffix] = np.ascontiguousarray(array).reshape(array.shape)
         aligned.update(name + suffix for suffix in entries.packed_forms(descriptions[name]))

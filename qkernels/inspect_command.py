@@ -60,7 +60,7 @@ def contents(model):
     dict
         "metadata"; "bytes" of the files; and "entries", for each "name", "what" (kind, or options of a weight),
         "shape", "bytes" (in the file, the padding of a packed form included), "bits" (for each value; of a weight
-        `QuantizedWeight.bits_per_weight`, padding apart), and of packed forms "layout", "isa" (where it was made) and
+        `QuantizedWeight.bits_per_weight`, padding apart), and of packed forms "layout", "isa" (for which it was packed) and
         "mapped", whether the selected ISA uses it as it lies; None of others.
     """
     listed = []

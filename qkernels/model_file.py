@@ -4,8 +4,8 @@ A file is a safetensors file whose metadata has, as JSON under "qkernels",
 
     version       of this, 1
     written_by    the version of qkernels
-    entries       of each name what it is, see entries.py; packed forms name their layout and ISA. A new kind of entry
-                  is no new version: who does not know it says so, and reads all other files
+    entries       of each name what it is, see entries.py; packed forms name the ISA they are for, and its layout. A new kind
+                  of entry is no new version: who does not know it says so, and reads all other files
     checksums     of each tensor the CRC-32 of every 64 KiB of it, as hexadecimal digits
 
 and under "qkernels_checksum" the CRC-32 of the header, these eight digits counted as zeros. Packed forms come first, at

@@ -6,7 +6,7 @@ import sys
 import time
 from concurrent.futures import BrokenExecutor
 
-from . import executors, formats, kept_names
+from . import _core, executors, formats, kept_names
 from ._files import check_results, results_of, write_json
 from .console import one_line, print_rows, printable, warnings_as_lines
 from .conversion import INCLUDED, STACKS, Conversion
@@ -70,6 +70,8 @@ def add_arguments(parser):
         "name.0, name.1 and so on")
     add("--fallback", choices=FALLBACKS, help="the method for layers of which FILE has no statistics, or of no rows, "
         "such as experts that no token has reached (default: they are an error)")
+    add("--for", dest="layout", choices=_core.weight_layouts(), help="the ISA of the machine on which the weights will "
+        "be used, for whose kernels they are packed (default: this machine's); others pack them anew as they load them")
     add = group.add_mutually_exclusive_group().add_argument
     add("--symmetric", action="store_true", default=None, help="no zero points (default but for int4 and int2)")
     add("--asymmetric", action="store_false", dest="symmetric", default=None,
@@ -100,6 +102,8 @@ def run(args):
             if args.save_plan:
                 conversion.plan.save(args.save_plan)
             _print_table(report_of(conversion, {}, None, 0.0))
+            if args.layout is not None:
+                print(f"packed for {args.layout}, {sum(file.nbytes for file in conversion.files):,} bytes of files")
             return 0
         with contextlib.ExitStack() as stack:
             count = None
@@ -145,7 +149,7 @@ def _conversion(args):
     else:
         options = _options(args)
     return Conversion(args.model, args.out, options, plan, args.include, args.exclude or (), args.calibration,
-                      args.fallback)
+                      args.fallback, args.layout)
 
 
 def _options(args):

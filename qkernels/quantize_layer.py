@@ -105,9 +105,7 @@ def quantize_layer(layer):
     w = layer.source.float32()
     with quiet():  # the bar is that of all layers
         weight = sensitivity.quantized(w, layer.options, statistics)
-    _, arrays = entries.describe(weight, layer.name)
-    if weight.packed.layout != layer.layout:
-        arrays[""] = weight.repacked(layer.layout).memory
+    arrays = entries.weight_tensors(weight, layer.layout)
     checksums = {}
     descriptor = os.open(layer.path, os.O_WRONLY)
     try:

@@ -117,6 +117,11 @@ class QuantizedWeightStack(Sequence):
             self._has_input_scales - (self._like.input_scales is not None))
 
     @property
+    def packed_nbytes(self):
+        """Bytes that the packed forms take in memory, padding included; those of other ISAs take more or less."""
+        return sum(weight.packed_nbytes for weight in self)
+
+    @property
     def bits_per_weight(self):
         """Bits for each weight: everything in `nbytes`."""
         return 8 * self.nbytes / max(math.prod(self.shape), 1)

@@ -176,7 +176,7 @@ class QuantizedWeight:
 
     @property
     def packed_nbytes(self):
-        """Bytes that the packed form takes in memory, padding included; for the kernels of another ISA it has others."""
+        """Bytes that the packed form takes in memory, padding included; those of other ISAs take more or less."""
         return self.packed.nbytes
 
     @property

@@ -17,7 +17,7 @@ from .threads import available_cpus
 
 
 def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, exclude=(), calibration=None,
-                        fallback=None, measure=True, executor=None, processes=None, say=lambda line: None):
+                        fallback=None, layout=None, measure=True, executor=None, processes=None, say=lambda line: None):
     """Quantize the linear layers of a checkpoint, however large: each is read, quantized and written by itself.
 
     Parameters
@@ -43,6 +43,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     fallback : {"rtn", "hqq"}, optional
         The method for layers that need statistics of which the file of calibration has none, or of no rows, such as
         experts that no token has reached. They are named in a UserWarning. Without it they are an error.
+    layout : str, optional
+        The name of an ISA, such as "neon_dotprod", for whose kernels the weights are packed, as `save` takes it.
     measure : bool, default True
         Whether the SQNR of each layer is measured.
     executor : concurrent.futures.Executor, optional
@@ -56,10 +58,10 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     Returns
     -------
     dict
-        The report: "version" (1), "qkernels", "source", "output", "isa", "layout", "processes" (None of an executor),
-        "seconds"; "layers" with for each "name", "of" (its options), "shape", "dtype" (of the source), "float_bytes",
-        "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None where the error is 0) and "seconds", and
-        where some weights of a stack have another method, "others", their numbers by their options; and "kept" with
+        The report: "version" (1), "qkernels", "source", "output", "isa" and "layout" (for which weights are packed),
+        "processes" (None of an executor), "seconds"; "layers" with for each "name", "of" (its options), "shape",
+        "dtype" (of the source), "float_bytes", "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None
+        where the error is 0) and "seconds", and where some weights of a stack have another method, "others", their numbers by their options; and "kept" with
         "name", "shape", "dtype", "bytes" and "why".
 
     Raises
@@ -76,8 +78,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     Next to the output lie, while the work lasts, the file that is written, ``*.partial``, and a journal of the layers
     that are done, ``*.journal``. After an interruption at any moment, be it SIGKILL or a power cut, the same call goes
     on and ends with the same bytes; layers that are done are compared with their checksums. A call with other arguments
-    begins anew. The bytes do not depend on the executor, nor on the ISA of its machines; those of the methods that use
-    NumPy's linear algebra depend on that, and on its number of threads.
+    begins anew. The bytes do not depend on the executor, nor with a named layout on any machine; those of the methods
+    that use NumPy's linear algebra depend on that, and on its number of threads.
 
     A process needs memory for a few float32 copies of its largest layer, of a stack its largest weight, and of the
     statistics of its inputs. Processes
@@ -99,7 +101,7 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     32
     """
     start = time.perf_counter()
-    conversion = Conversion(model, out, options, plan, include, exclude, calibration, fallback)
+    conversion = Conversion(model, out, options, plan, include, exclude, calibration, fallback, layout)
     for line in conversion.warnings:
         warnings.warn(line, stacklevel=2)
     if executor is not None and processes is not None:

@@ -49,14 +49,12 @@ def test_every_kind(tmp_path, capsys):
 
 
 def test_another_layout(tmp_path, capsys):
-    other = next(layout for layout in _core.weight_layouts().values() if layout != _core.weight_layout())
+    isa, other = next(item for item in _core.weight_layouts().items() if item[1] != _core.weight_layout())
     path = cases.write(tmp_path / "m.safetensors", cases.tensors(layers=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_core, "weight_layout", lambda: other)
-        assert main(["quantize", str(path), str(tmp_path / "out.safetensors")]) == 0
+    assert main(["quantize", str(path), str(tmp_path / "out.safetensors"), "--for", isa]) == 0
     assert inspect(tmp_path / "out.safetensors") == 0
     text = capsys.readouterr().out
-    assert f"{entries.layout_id(other)} ({_core.selected_isa()}), packed anew here" in text
+    assert f"{entries.layout_id(other)} ({isa}), packed anew here" in text
     cases.assert_quantized(tmp_path / "out.safetensors", cases.tensors(layers=1), {"layers.0.weight": cases.INT4})
 
 

@@ -63,10 +63,10 @@ def interrupted(tmp_path, monkeypatch, layers, **others):
     model = cases.write(tmp_path / "m.safetensors", arrays)
     lines = []
 
-    def again(model=model, options=cases.INT4, executor=None):
+    def again(model=model, options=cases.INT4, executor=None, layout=None):
         with ThreadPoolExecutor(1) as threads:
             return quantize_checkpoint(model, tmp_path / "out.safetensors", options=options, say=lines.append,
-                                       executor=executor or threads)
+                                       executor=executor or threads, layout=layout)
 
     done = []
 

@@ -41,6 +41,13 @@ def test_the_same_on_every_isa(isa, options):
     assert qw.nbytes == 33 * (codes + parameters) + 8 * integers + 4 * len(options["format"])
 
 
+def test_stacks(isa):
+    one, two = (packed(weight(seed, 19, 65, "int4", 32, False)) for seed in (1, 2))
+    stack = qkernels.QuantizedWeightStack([one, two])
+    assert stack.nbytes == size_of_state(stack) < one.nbytes + two.nbytes
+    assert stack.packed_nbytes == one.packed_nbytes + two.packed_nbytes
+
+
 def test_other_layers_of_the_demo(isa):
     w, bias = cases.floats(1, (33, 100)), np.zeros(33, np.float32)
     x = qkernels.choose_qparams(np.float32([0, 1]), "uint8", symmetric=False)
