@@ -4,32 +4,21 @@ import hashlib
 import json
 import math
 import os
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from . import _core, _files, entries, model_file, safetensors_format, shards
-from .checkpoint import FLOATS, Checkpoint, SourceTensor
+from .checkpoint import Checkpoint
 from .journal import FINGERPRINT
-from .kept_names import why_kept
+from .layer_choice import Kept, chosen_layers, of_most_bytes
 from .layer_inputs import checked_fallback, fallen_back, find_inputs
 from .plans import Plan
 from .quantize_layer import Layer
-from .sensitivity import checked_candidate, is_calibrated, label, tried
+from .sensitivity import is_calibrated, label, tried
 
-INCLUDED = ("*.weight",)
-STACKS = ("*experts*", "*.input_linear.weight", "*.output_linear.weight")  # names of the weights of experts, 3-D
-EXCLUDED = "excluded by "
 SUFFIX = ".safetensors"
-
-
-class Kept(NamedTuple):
-    """A tensor that stays as it is, and why."""
-
-    source: SourceTensor
-    why: str
 
 
 class OutputFile(NamedTuple):
@@ -101,6 +90,8 @@ class Conversion:
         What is done otherwise than it was asked for, lines for people.
     kept : dict of str to Kept
     files : list of OutputFile
+    file_of : dict of str to OutputFile
+        By the names of matrices.
     index : Path or None
         Of several files.
     isa : str
@@ -116,14 +107,14 @@ class Conversion:
         self.layout = _core.weight_layouts()[self.isa]
         self.source = Checkpoint(model)
         self.out = Path(out)
-        layers, self.kept = _chosen(self.source, options, plan, include, exclude)
+        layers, self.kept = chosen_layers(self.source, options, plan, include, exclude)
         self._layer_of = {matrix: name for name in layers for matrix in self.source.tensors[name].matrices(name)}
         self.matrices = {matrix: source for name in layers
                          for matrix, source in self.source.tensors[name].matrices(name).items()}
         self._calibration = None if calibration is None else os.path.realpath(calibration)
         self.warnings = list(self.source.warnings)
         if plan is None and include is None:
-            self.warnings += _of_most_bytes(self.source, self.kept)
+            self.warnings += of_most_bytes(self.source, self.kept)
         self._fallen = {}  # options of matrices
         self._statistics = self._found_statistics(layers, checked_fallback(fallback))
         self.plan = Plan(layers)
@@ -135,9 +126,7 @@ class Conversion:
             folder, names = folder.parent, {shard: folder.name for shard in names}
         self._paths = {shard: folder / (name or shard.removesuffix(SUFFIX) + SUFFIX) for shard, name in names.items()}
         self._check_out(folder)
-        self.files = [self._file(shard) for shard in self.source.shards]
-        entries.check_names({name: description for file in self.files
-                             for name, description in file.descriptions.items()}, self.source.path)
+        self._lay_out()
         self.journal = self.head.with_name(self.head.name + ".journal")
         self.check_paths()
         if folder == Path(os.path.realpath(self.out)):
@@ -170,22 +159,69 @@ class Conversion:
         written = [("out", path) for path in partial] + [("a partial file", path) for path in partial.values()]
         _files.check_apart([*read, *inputs], [*written, ("the journal", self.journal), *outputs])
 
+    def keep(self, bad):
+        """Keep layers as they are that turn out to have weights which cannot be quantized.
+
+        Parameters
+        ----------
+        bad : dict of str to str
+            Why, by the names of matrices.
+
+        Returns
+        -------
+        list of str
+            Lines for people.
+        """
+        whys = {}
+        for matrix in filter(bad.get, self.matrices):
+            name = self._layer_of[matrix]
+            whys.setdefault(name, []).append(f"{self.title(matrix)}: {bad[matrix]}".removeprefix(f"{name}: "))
+        kept = self.kept | {name: Kept(self.source.tensors[name], f"cannot be quantized: {'; '.join(of_layer)}")
+                            for name, of_layer in whys.items()}
+        self.kept = {name: kept[name] for name in self.source.tensors if name in kept}
+        self.plan = Plan({name: options for name, options in self.plan.layers.items() if name not in whys})
+        self._layer_of = {matrix: name for matrix, name in self._layer_of.items() if name not in whys}
+        self.matrices = {matrix: self.matrices[matrix] for matrix in self._layer_of}
+        self._statistics = {matrix: place for matrix, place in self._statistics.items() if matrix in self.matrices}
+        self._lay_out()
+        return [f"{name} is kept as it is, it {self.kept[name].why}" for name in whys]
+
+    def title(self, matrix):
+        """What people know it by: the name of its layer, and of which weight of a stack it is."""
+        name = self._layer_of[matrix]
+        return name if name == matrix else f"{name}: weight {matrix.removeprefix(name + '.')}"
+
+    def keys(self):
+        """Digits for each matrix that are others for everything on which its bytes depend, whatever lies beside it."""
+        from . import __version__
+
+        stats, keys = self._input_stats(), {}
+        for matrix, (path, tensor) in self.matrices.items():
+            place = self._statistics.get(matrix)
+            of_inputs = [] if place is None else [stats[place.path], place.tensors]
+            parts = [stats[path], tensor, of_inputs, self._options(matrix), self.layout, np.__version__, __version__]
+            keys[matrix] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:FINGERPRINT]
+        return keys
+
+    def _input_stats(self):
+        """By which it is seen whether files that are read have changed."""
+        paths = [str(shard.path) for shard in self.source.shards.values()]
+        paths += sorted({place.path for place in self._statistics.values()})
+        stats = {path: os.stat(path) for path in paths}
+        return {path: (path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
     def fingerprint(self):
         """Digits that are others for everything on which a byte depends."""
-        inputs = [str(shard.path) for shard in self.source.shards.values()]
-        inputs += sorted({place.path for place in self._statistics.values()})
-        stats = [os.stat(path) for path in inputs]
-        parts = [[(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(inputs, stats, strict=True)],
-                 self.plan.layers, [hashlib.sha256(file.header.raw).hexdigest() for file in self.files],
-                 self.layout, np.__version__]
+        parts = [list(self._input_stats().values()), self.plan.layers,
+                 [hashlib.sha256(file.header.raw).hexdigest() for file in self.files], self.layout, np.__version__]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:FINGERPRINT]
 
-    def layer(self, matrix, path, file, measure):
+    def layer(self, matrix, path, measure):
         """What a process has to know to quantize a layer, or one of its weights, into the file at path."""
         from . import __version__
 
         return Layer(matrix, self.matrices[matrix], self._options(matrix), self._statistics.get(matrix), self.layout,
-                     str(path), file.parts(matrix), measure, __version__)
+                     str(path), self.file_of[matrix].parts(matrix), measure, __version__)
 
     def layer_report(self, name):
         """What can be said of a layer before it is quantized."""
@@ -250,6 +286,12 @@ class Conversion:
             if path not in (self.index, *self._paths.values()):
                 raise ValueError(f"out: {self.out} holds another model, {path.name}")
 
+    def _lay_out(self):
+        self.files = [self._file(shard) for shard in self.source.shards]
+        self.file_of = {matrix: file for file in self.files for matrix in file.matrices}
+        entries.check_names({name: description for file in self.files
+                             for name, description in file.descriptions.items()}, self.source.path)
+
     def _file(self, shard):
         header = self.source.shards[shard].header
         descriptions, specs, packed = {}, {}, set()
@@ -281,79 +323,3 @@ class Conversion:
 
 def _nbytes(dtype, shape):
     return math.prod(shape) * safetensors_format.BITS[dtype] // 8
-
-
-def _chosen(source, options, plan, include, exclude):
-    """The options of each layer that is quantized, and what is kept."""
-    if (options is None) == (plan is None):
-        raise ValueError("options, plan: takes one of them")
-    if plan is not None and not isinstance(plan, Plan):
-        raise TypeError(f"plan: got {type(plan).__name__}, takes a Plan")
-    for name, patterns in [("include", include), ("exclude", exclude)]:
-        if isinstance(patterns, str):
-            raise TypeError(f"{name}: got {patterns!r}, takes a list of patterns")
-    planned = {}
-    for name, of_layer in (plan.layers if plan else {}).items():
-        full = name if name in source.tensors else name + ".weight"
-        if full not in source.tensors:
-            raise ValueError(f"plan: {name}: {source.path} has no such layer")
-        why = _unfit(source.tensors[full].tensor)
-        if why:
-            raise ValueError(f"plan: {name}: cannot be quantized, it is {why}")
-        if full in planned:
-            raise ValueError(f"plan: {full} is there twice, with and without .weight")
-        planned[full] = of_layer
-    options = None if options is None else checked_candidate(options, "options")
-    layers, kept = {}, {}
-    for name, tensor in source.tensors.items():
-        why = _unfit(tensor.tensor)
-        if plan is not None:
-            why = why or (None if name in planned else "not in the plan")
-        else:
-            why = why or _filtered(name, len(tensor.tensor.shape) == 3, include, exclude)
-        if why:
-            kept[name] = Kept(tensor, why)
-        else:
-            layers[name] = planned.get(name, options)
-    return layers, kept
-
-
-def _of_most_bytes(source, kept):
-    """A warning where most of a checkpoint stays as it is, which nobody asked for."""
-    total = sum(tensor.nbytes for _, tensor in source.tensors.values())
-    unasked = sum(tensor.nbytes for (_, tensor), why in kept.values() if not why.startswith(EXCLUDED))
-    if 2 * unasked <= total:
-        return []
-    share = f"{100 * unasked / total:.0f} %"
-    return [f"{source.path}: {share} of the bytes stay as they are; --dry-run and reports say why"]
-
-
-def _unfit(tensor):
-    """Why a tensor cannot be the weight of a linear layer, or a stack of such, or None."""
-    if len(tensor.shape) not in (2, 3):
-        return f"{len(tensor.shape)}-D"
-    if tensor.dtype not in FLOATS:
-        return f"of dtype {tensor.dtype}"
-    return f"empty, {' x '.join(map(str, tensor.shape))}" if 0 in tensor.shape else None
-
-
-def _filtered(name, is_stack, include, exclude):
-    """Why a weight of this name, or a stack of weights, is not to be quantized, or None."""
-    for pattern in exclude:
-        if _fits(name, pattern):
-            return EXCLUDED + pattern
-    if name in (include or ()):
-        return None
-    if is_stack and not any(_fits(name, pattern) for pattern in STACKS):
-        return "3-D, and no stack of experts by its name"
-    default = STACKS if is_stack else INCLUDED
-    if not any(_fits(name, pattern) for pattern in (default if include is None else include)):
-        return "not included"
-    if name.endswith("bias"):
-        return "a bias by its name"
-    return why_kept(name) if include is None else None
-
-
-def _fits(name, pattern):
-    """As `fnmatch` has it, and a name with brackets fits itself."""
-    return name == pattern or fnmatchcase(name, pattern)

@@ -22,6 +22,9 @@ class Busy(_files.FileError):
 class Journal:
     """A file of JSON lines, the first of which is the job's fingerprint; locked while it is open.
 
+    A job with other layers or options goes on in the same file, after a line with its own fingerprint, so that what the
+    first one has done is not forgotten where it is the same.
+
     Parameters
     ----------
     path : str or path-like
@@ -29,8 +32,8 @@ class Journal:
     Attributes
     ----------
     path : Path
-    job : str or None
-        The fingerprint of the job that the file is of; None of a new file.
+    jobs : dict of str to list
+        What was noted of each job, by its fingerprint, the latest last; none of a new file.
 
     Raises
     ------
@@ -44,23 +47,21 @@ class Journal:
         self._descriptor = _locked(self.path)
         try:
             _files.check_own(self.path, os.fstat(self._descriptor))
-            self.job = self._first_line()
+            self._check_first_line()
+            lines, self._size = _complete_lines(self._descriptor)
+            self.jobs = _jobs(lines)
         except BaseException:
             os.close(self._descriptor)
             raise
 
-    def _first_line(self):
+    def _check_first_line(self):
         start = os.pread(self._descriptor, LONGEST_FIRST_LINE, 0)
-        found = FIRST_LINE.match(start)
-        if found:
-            return found[1].decode()
-        if not FIRST_LINE.match(_completed(start)):
+        if not FIRST_LINE.match(start) and not FIRST_LINE.match(_completed(start)):
             raise _files.FileError(f"{self.path}: is in the way: no journal of python -m qkernels quantize, or one of "
                                    "another version")
-        return None
 
     def begin(self, fingerprint):
-        """Take the file for a job; returns its lines of an earlier process with the same one, and forgets another's.
+        """Take the file for a job, of which the lines are that follow.
 
         Parameters
         ----------
@@ -69,20 +70,23 @@ class Journal:
         Returns
         -------
         list
-            What `add` was given; [] of a job that is new.
+            What `add` was given by an earlier process with the same job.
         """
-        lines, size = _complete_lines(self._descriptor) if self.job == fingerprint else ([], 0)
-        os.ftruncate(self._descriptor, size)
-        os.lseek(self._descriptor, size, os.SEEK_SET)
-        if not lines:
-            self.add({"job": fingerprint})
+        os.ftruncate(self._descriptor, self._size)
+        os.lseek(self._descriptor, self._size, os.SEEK_SET)
+        if fingerprint not in list(self.jobs)[-1:]:
+            self._append([{"job": fingerprint}])
             _files.sync(self.path.parent)
-        self.job = fingerprint
-        return lines[1:]
+            self.jobs[fingerprint] = self.jobs.pop(fingerprint, [])
+        return list(self.jobs[fingerprint])
 
-    def add(self, line):
-        """Append a line; it is on the disk when the call returns, or no part of it if that fails."""
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    def add(self, *lines):
+        """Note something of the job; it is on the disk when the call returns, or no part of it if that fails."""
+        self._append(lines)
+        self.jobs[list(self.jobs)[-1]] += lines
+
+    def _append(self, lines):
+        data = b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
         end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
             while data:
@@ -95,6 +99,7 @@ class Journal:
             if isinstance(error, OSError):
                 raise _files.FileError(f"{self.path}: {error.strerror}") from None
             raise
+        self._size = os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def remove(self):
         """The job is done."""
@@ -105,7 +110,7 @@ class Journal:
         return self
 
     def __exit__(self, *_):
-        if self.job is None:  # nothing was begun
+        if not self.jobs:  # nothing was begun
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -153,3 +158,15 @@ def _complete_lines(descriptor):
             break
         size += len(line)
     return lines, size
+
+
+def _jobs(lines):
+    """The lines of each job, by its fingerprint; the one that was begun last is the last."""
+    jobs, own = {}, []
+    for line in lines:
+        job = line.get("job") if isinstance(line, dict) else None
+        if isinstance(job, str):
+            own = jobs[job] = jobs.pop(job, [])
+        else:
+            own.append(line)
+    return jobs

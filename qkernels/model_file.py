@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import entries, safetensors_format
+from . import _files, entries, safetensors_format
 
 VERSION = 1
 KEY, SEAL = "qkernels", "qkernels_checksum"
@@ -62,9 +62,9 @@ class EntryPlace(NamedTuple):
         Raises
         ------
         OSError
-            The file cannot be read.
+            The file cannot be read, or was changed.
         ValueError
-            It was changed, or the entry is damaged.
+            The entry is damaged.
         """
         return MappedFile.at(self).entry(self.name, verify=True)
 
@@ -113,7 +113,7 @@ class MappedFile:
         with open(place.path, "rb") as opened:
             file.nbytes = opened.seek(0, 2)
             if file.nbytes != place.nbytes:
-                raise ValueError(file._message("was changed in the meantime"))
+                raise _files.FileError(file._message("was changed in the meantime"))
             file._map = mmap.mmap(opened.fileno(), file.nbytes, access=mmap.ACCESS_READ)
         file.header = safetensors_format.Header(place.tensors, {}, b"")
         file.entries, file._checksums = {place.name: place.description}, place.checksums
@@ -249,8 +249,9 @@ def seal(specs, metadata, descriptions, checksums):
     own = json.dumps({"version": VERSION, "written_by": __version__, "entries": descriptions, "checksums": checksums},
                      separators=(",", ":"))
     header = safetensors_format.lay_out(specs, metadata | {KEY: own, SEAL: "0" * DIGITS})
-    closed = OPEN_SEAL.replace(b"0" * DIGITS, b"%08x" % zlib.crc32(header.raw))
-    return header._replace(raw=header.raw.replace(OPEN_SEAL, closed, 1))
+    digits = f"{zlib.crc32(header.raw):08x}"
+    closed = OPEN_SEAL.replace(b"0" * DIGITS, digits.encode())
+    return header._replace(raw=header.raw.replace(OPEN_SEAL, closed, 1), metadata=header.metadata | {SEAL: digits})
 
 
 def own_entries(header):

@@ -4,15 +4,33 @@ import contextlib
 import errno
 import json
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from . import _files, model_file, shards
 from .checkpoint import read_into
 from .progress import progress
-from .quantize_layer import write_at
+from .quantize_layer import Done, are_places, write_at
 
 PIECE = 16 * model_file.PIECE  # bytes that are copied at a time
+
+
+class Left(NamedTuple):
+    """A layer in a partial file of another job.
+
+    Attributes
+    ----------
+    path : Path
+    places : dict of str to int
+        Where its parts start, by what is added to its name.
+    done : Done
+    """
+
+    path: Path
+    places: dict
+    done: Done
 
 
 class PartialFiles:
@@ -40,8 +58,8 @@ class PartialFiles:
 
     def layers(self, measure):
         """What is to be done for each layer."""
-        return [self.conversion.layer(name, self._names[file.path], file, measure)
-                for file in self.conversion.files for name in file.matrices]
+        return [self.conversion.layer(name, self._names[file.path], measure)
+                for name, file in self.conversion.file_of.items()]
 
     def allocate(self):
         """Take the space for all, or for none: an OSError, then, before any work."""
@@ -70,10 +88,65 @@ class PartialFiles:
                 continue
             with open(path, "rb", buffering=0) as opened:
                 for name in progress(claimed, len(claimed), "comparing checksums", "layer"):
-                    if all("".join(map(model_file.checksum, _pieces(opened, file.header.tensors[name + suffix]))) == digits
+                    parts = file.parts(name)
+                    if all("".join(map(model_file.checksum, _pieces(opened, parts[suffix]))) == digits
                            for suffix, digits in done[name].checksums.items()):
                         found[name] = done[name]
         return found
+
+    def left_by(self, jobs, keys):
+        """What other jobs have left that is the same in this one.
+
+        Parameters
+        ----------
+        jobs : dict of str to list
+            Their lines, by their fingerprints.
+        keys : dict of str to str
+            `Conversion.keys` of the layers that are still to be done.
+
+        Returns
+        -------
+        dict of str to Left
+        """
+        left, file_of = {}, self.conversion.file_of
+        for job, lines in reversed(jobs.items()):
+            paths = self.conversion.partial_paths(job)
+            for line in lines:
+                name = line.get("layer") if isinstance(line, dict) else None
+                if isinstance(name, str) and name in keys and name not in left and line.get("key") == keys[name]:
+                    done, parts = Done.of_line(line), file_of[name].parts(name)
+                    path = paths[file_of[name].path]
+                    if done.is_of(parts) and are_places(line.get("at"), parts, _size_of_own(path)):
+                        left[name] = Left(path, line["at"], done)
+        return left
+
+    def take_over(self, left):
+        """Copy what other jobs have left.
+
+        Parameters
+        ----------
+        left : dict of str to Left
+
+        Yields
+        ------
+        dict of str to Done
+            What of a file is on the disk.
+        """
+        for file in self.conversion.files:
+            own, taken = [name for name in file.matrices if name in left], {}
+            if not own:
+                continue
+            descriptor = os.open(self._names[file.path], os.O_WRONLY)
+            try:
+                for name in progress(own, len(own), "taking over what is done", "layer"):
+                    path, places, done = left[name]
+                    if all(_copied(path, part._replace(start=places[suffix]), descriptor, part.start)
+                           == done.checksums[suffix] for suffix, part in file.parts(name).items()):
+                        taken[name] = done
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            yield taken
 
     def finish(self, done):
         """Write all that is not of layers. Returns the checksum of each header."""
@@ -129,14 +202,29 @@ class PartialFiles:
 
     def _copy(self, name, file, descriptor):
         """Copy a tensor from the source; returns its checksum."""
-        (source, tensor), place = self.conversion.source.tensors[name], file.header.tensors[name]
-        digits, done = [], 0
-        with open(source, "rb", buffering=0) as opened:
-            for piece in _pieces(opened, tensor):
-                digits.append(model_file.checksum(piece))
-                write_at(descriptor, memoryview(piece), place.start + done)
-                done += len(piece)
-        return "".join(digits)
+        source, tensor = self.conversion.source.tensors[name]
+        return _copied(source, tensor, descriptor, file.header.tensors[name].start)
+
+
+def _copied(path, tensor, descriptor, start):
+    """The checksum of a tensor that is copied from a file to a place in another one."""
+    digits = []
+    with open(path, "rb", buffering=0) as opened:
+        for piece in _pieces(opened, tensor):
+            digits.append(model_file.checksum(piece))
+            write_at(descriptor, memoryview(piece), start)
+            start += len(piece)
+    return "".join(digits)
+
+
+def _size_of_own(path):
+    """The bytes of a partial file; 0 where there is none, or something else in its place."""
+    try:
+        stat = os.lstat(path)
+        _files.check_own(path, stat)
+    except OSError:
+        return 0
+    return stat.st_size
 
 
 def _pieces(file, tensor):

@@ -9,9 +9,10 @@ from concurrent.futures import BrokenExecutor
 from . import _core, executors, formats, kept_names
 from ._files import check_results, results_of, write_json
 from .console import one_line, print_rows, printable, warnings_as_lines
-from .conversion import INCLUDED, STACKS, Conversion
+from .conversion import Conversion
 from .decibels import ratio
 from .demo_linears import DEFAULTS
+from .layer_choice import INCLUDED, STACKS
 from .layer_inputs import FALLBACKS
 from .methods import TAKERS
 from .plans import Plan
@@ -51,6 +52,8 @@ def add_arguments(parser):
         f"of stacks of weights, 3-D: {' '.join(STACKS)})")
     add("--exclude", nargs="+", metavar="GLOB", help="but not these; without --include neither routers of mixtures of "
         "experts, output heads and embeddings, by the names below; --dry-run shows why each tensor is kept")
+    add("--keep-bad", action="store_true", help="keep layers as they are, with a warning, that cannot be quantized: "
+        "with NaN or infinities, for instance (default: they are an error, when all others are done)")
     add("--plan", metavar="PLAN", help="quantize the layers that this file names, as it says; all others are kept")
     add("--save-plan", metavar="FILE", help="write the plan that is followed to FILE, JSON to read and edit")
 
@@ -112,7 +115,8 @@ def run(args):
             else:
                 count = args.processes or available_cpus()
                 executor = stack.enter_context(executors.local_processes(count))
-            done = convert(conversion, executor, at_once=count, measure=args.measure, say=_say)
+            done = convert(conversion, executor, at_once=count, keep_bad=args.keep_bad, measure=args.measure,
+                           say=_say, warn=_say)
         report = report_of(conversion, done, count, time.perf_counter() - start)
         if args.save_plan:
             _measured_plan(report, conversion.plan).save(args.save_plan)

@@ -66,6 +66,11 @@ class Done(NamedTuple):
     energies: tuple | None
     seconds: float
 
+    @classmethod
+    def of_line(cls, line):
+        """Of what a journal has; see `is_of`."""
+        return cls(*(line.get(field) for field in cls._fields))
+
     def is_of(self, parts):
         """Whether this, read from a file, can be of a layer with these parts, by what is added to its name."""
         return (isinstance(self.checksums, dict) and self.checksums.keys() == parts.keys()
@@ -74,8 +79,21 @@ class Done(NamedTuple):
                      and all(map(_is_finite, self.energies))) and _is_finite(self.seconds))
 
 
+class Refused(NamedTuple):
+    """What is known of a layer that cannot be quantized: why, for people."""
+
+    why: str
+
+
 def _is_finite(number):
     return type(number) in (int, float) and math.isfinite(number)
+
+
+def are_places(places, parts, size):
+    """Whether this, read from a file, says where each of these parts starts in a file of so many bytes."""
+    return (isinstance(places, dict) and places.keys() == parts.keys()
+            and all(type(places[suffix]) is int and 0 <= places[suffix] <= size - part.nbytes
+                    for suffix, part in parts.items()))
 
 
 def quantize_layer(layer):
@@ -87,24 +105,28 @@ def quantize_layer(layer):
 
     Returns
     -------
-    Done
+    Done or Refused
+        The latter where the values of the weight or of the statistics are bad, which says nothing about other layers.
 
     Raises
     ------
     OSError, MemoryError
         A file cannot be read or written, or so.
     ValueError
-        The weight cannot be quantized, or this process has another qkernels.
+        A file is cut off, or this process has another qkernels.
     """
     from . import __version__
 
     if layer.version != __version__:
         raise ValueError(f"a worker has qkernels {__version__}, takes {layer.version}")
     start = time.perf_counter()
-    statistics = None if layer.calibration is None else layer.calibration.value()
     w = layer.source.float32()
-    with quiet():  # the bar is that of all layers
-        weight = sensitivity.quantized(w, layer.options, statistics)
+    try:
+        statistics = None if layer.calibration is None else layer.calibration.value()
+        with quiet():  # the bar is that of all layers
+            weight = sensitivity.quantized(w, layer.options, statistics)
+    except (TypeError, ValueError) as error:
+        return Refused(str(error) + (", as float32" if layer.source.tensor.dtype == "F64" else ""))
     arrays = entries.weight_tensors(weight, layer.layout)
     checksums = {}
     descriptor = os.open(layer.path, os.O_WRONLY)
@@ -132,7 +154,7 @@ def write_at(descriptor, data, start):
 
 
 def energies(w, weight):
-    """Of a float32 weight, and of the error of its QuantizedWeight: the sums of squares, the same on every processor."""
+    """Sums of squares of a float32 weight and of the error of its QuantizedWeight; the same on every processor."""
     rows_of = weight.dequantizer()
     step = max(BLOCK // max(w.shape[1], 1), 1)
     buffer = np.empty((step, w.shape[1]), np.float32)  # new memory for each block would take longer than all else

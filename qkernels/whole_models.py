@@ -17,7 +17,8 @@ from .threads import available_cpus
 
 
 def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, exclude=(), calibration=None,
-                        fallback=None, layout=None, measure=True, executor=None, processes=None, say=lambda line: None):
+                        fallback=None, keep_bad=False, layout=None, measure=True, executor=None, processes=None,
+                        say=lambda line: None):
     """Quantize the linear layers of a checkpoint, however large: each is read, quantized and written by itself.
 
     Parameters
@@ -43,6 +44,9 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     fallback : {"rtn", "hqq"}, optional
         The method for layers that need statistics of which the file of calibration has none, or of no rows, such as
         experts that no token has reached. They are named in a UserWarning. Without it they are an error.
+    keep_bad : bool, default False
+        Keep layers as they are that cannot be quantized, because of NaN, infinities or what float32 or the scales do
+        not hold. They are named in UserWarnings; otherwise in an error, all at once, when all others are done.
     layout : str, optional
         The name of an ISA, such as "neon_dotprod", for whose kernels the weights are packed, as `save` takes it.
     measure : bool, default True
@@ -69,7 +73,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     OSError
         A file cannot be read or written; the space for all is taken before the work begins.
     ValueError
-        An argument does not fit (found before the work begins), or a layer cannot be quantized; the message names it.
+        An argument does not fit (found before the work begins), or layers cannot be quantized (found when all others
+        are done); the message names them.
     concurrent.futures.BrokenExecutor
         A process of the executor was killed.
 
@@ -77,13 +82,14 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     -----
     Next to the output lie, while the work lasts, the file that is written, ``*.partial``, and a journal of the layers
     that are done, ``*.journal``. After an interruption at any moment, be it SIGKILL or a power cut, the same call goes
-    on and ends with the same bytes; layers that are done are compared with their checksums. A call with other arguments
-    begins anew. The bytes do not depend on the executor, nor with a named layout on any machine; those of the methods
-    that use NumPy's linear algebra depend on that, and on its number of threads.
+    on and ends with the same bytes; layers that are done are compared with their checksums. So does a call with other
+    arguments, which takes over the layers that are the same in it, and has space for both until then. The bytes do not
+    depend on the executor, nor with a named layout on any machine; those of the methods that use NumPy's linear algebra
+    depend on that, and on its number of threads.
 
     A process needs memory for a few float32 copies of its largest layer, of a stack its largest weight, and of the
-    statistics of its inputs. Processes
-    are spawned: a script that calls this has ``if __name__ == "__main__":`` around the call.
+    statistics of its inputs. Processes are spawned: a script that calls this has ``if __name__ == "__main__":`` around
+    the call.
 
     Examples
     --------
@@ -111,59 +117,94 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
         if executor is None:
             count = arguments.scalar(available_cpus() if processes is None else processes, "processes", 1, 2**10)
             executor = stack.enter_context(executors.local_processes(count))
-        done = convert(conversion, executor, at_once=count, measure=measure, say=say)
+        done = convert(conversion, executor, at_once=count, keep_bad=keep_bad, measure=measure, say=say,
+                       warn=lambda line: warnings.warn(line, stacklevel=4))
     return report_of(conversion, done, count, time.perf_counter() - start)
 
 
-def convert(conversion, executor, *, at_once=None, measure=True, say=lambda line: None):
+def convert(conversion, executor, *, at_once, keep_bad, measure, say, warn):
     """Do the work of a Conversion, or what is left of it.
 
     Parameters
     ----------
     conversion : Conversion
     executor : concurrent.futures.Executor
-    at_once : int, optional
-        How many layers it is given at a time; all by default.
-    measure, say
+    at_once : int or None
+        How many layers it is given at a time; None: all.
+    keep_bad, measure, say
         As `quantize_checkpoint` takes them.
+    warn : callable
+        Takes a line for people about a layer that is kept because it is bad.
 
     Returns
     -------
     dict of str to Done
         By the names of layers.
     """
-    fingerprint = conversion.fingerprint()
-    folder = conversion.head.parent
-    is_new = not folder.exists()
-    folder.mkdir(exist_ok=True)
-    partial = PartialFiles(conversion, fingerprint)
+    keys = conversion.keys()
+    is_new = not conversion.head.parent.exists()
+    conversion.head.parent.mkdir(exist_ok=True)
     with Journal(conversion.journal) as journal:
-        partial.check(is_known=journal.job == fingerprint)
-        if journal.job not in (None, fingerprint):
+        bad = _noted_as_bad(journal, keys) if keep_bad else {}
+        while True:
+            for line in conversion.keep(bad) if bad else ():
+                warn(line)
+            done, bad = _advance(conversion, keys, journal, executor, at_once, measure, is_new, say)
+            if not bad:
+                return done
+            if not keep_bad:
+                whys = (f"{conversion.title(name)}: {bad[name]}" for name in conversion.matrices if name in bad)
+                raise ValueError(f"{'; '.join(whys)}; all else is done: --keep-bad, keep_bad= or excluding "
+                                 f"{'it' if len(bad) == 1 else 'these'} goes on with that")
+
+
+def _advance(conversion, keys, journal, executor, at_once, measure, is_new, say):
+    """Do all that can be done: the layers that are, and why others are not; if all are, the files are complete."""
+    fingerprint = conversion.fingerprint()
+    partial = PartialFiles(conversion, fingerprint)
+    partial.check(is_known=fingerprint in journal.jobs)
+    lines, others = journal.begin(fingerprint), {job: of for job, of in journal.jobs.items() if job != fingerprint}
+    done, seals = _noted(lines, conversion)
+    if not seals or not partial.are_sealed(seals):
+        done = partial.verified(done)
+        left = partial.left_by(others, {name: keys[name] for name in conversion.matrices if name not in done})
+        if not left:
+            for job in others:
+                partial.remove_those_of(job)
+        try:
+            partial.allocate()
+        except OSError:
+            if not done and not left:
+                journal.remove()
+                if is_new:
+                    conversion.head.parent.rmdir()
+            raise
+        for taken in partial.take_over(left):
+            journal.add(*(_line(conversion, name, keys[name], result) for name, result in taken.items()))
+            done |= taken
+        for job in others if left else ():
+            partial.remove_those_of(job)
+        if lines or done:
+            say(f"{len(done)} of {len(conversion.matrices)} layers are done already: goes on")
+        elif others:
             say(f"{journal.path} is of another job, or its files have changed: begins anew")
-            partial.remove_those_of(journal.job)
-        lines = journal.begin(fingerprint)
-        done, seals = _noted(lines, conversion)
-        if not seals or not partial.are_sealed(seals):
-            done = partial.verified(done)
-            if lines:
-                say(f"{len(done)} of {len(conversion.matrices)} layers are done already: goes on")
-            try:
-                partial.allocate()
-            except OSError:
-                if not done:
-                    journal.remove()
-                    if is_new:
-                        folder.rmdir()
-                raise
-            _quantize(partial, done, journal, executor, at_once, measure, say)
-            seals = partial.finish(done)
-            if conversion.fingerprint() != fingerprint:
-                raise ValueError(f"{conversion.source.path}: was changed while it was quantized")
-            journal.add({"sealed": seals})
-        partial.publish()
-        journal.remove()
-    return done
+        bad = _quantize(partial, done, journal, keys, executor, at_once, measure, say)
+        if bad:
+            return done, bad
+        seals = partial.finish(done)
+        if conversion.fingerprint() != fingerprint:
+            raise ValueError(f"{conversion.source.path}: was changed while it was quantized")
+        journal.add({"sealed": seals})
+    partial.publish()
+    journal.remove()
+    return done, {}
+
+
+def _line(conversion, name, key, result):
+    """What is noted of a layer: where it lies, too, for a job that has others beside it."""
+    parts = conversion.file_of[name].parts(name)
+    places = {"at": {suffix: part.start for suffix, part in parts.items()}} if isinstance(result, Done) else {}
+    return {"layer": name, "key": key, **places, **result._asdict()}
 
 
 def _noted(lines, conversion):
@@ -171,25 +212,35 @@ def _noted(lines, conversion):
 
     Lines that are damaged say nothing.
     """
-    files, done, seals = {name: file for file in conversion.files for name in file.matrices}, {}, None
+    done, seals = {}, None
     for line in lines:
         if not isinstance(line, dict):
             continue
         name, sealed = line.get("layer"), line.get("sealed")
         if isinstance(sealed, list):
             seals = sealed
-        elif isinstance(name, str) and name in files:
-            noted = Done(*(line.get(field) for field in Done._fields))
-            if noted.is_of(files[name].parts(name)):
+        elif isinstance(name, str) and name in conversion.file_of:
+            noted = Done.of_line(line)
+            if noted.is_of(conversion.file_of[name].parts(name)):
                 done[name] = noted
     return done, seals
 
 
-def _quantize(partial, done, journal, executor, at_once, measure, say):
-    """Quantize the layers that are not done, the largest first, and note them in done and in the journal."""
+def _noted_as_bad(journal, keys):
+    """Why layers cannot be quantized, as an earlier process has found."""
+    lines = [line for of_job in journal.jobs.values() for line in of_job if isinstance(line, dict)]
+    return {line["layer"]: line["why"] for line in lines if isinstance(line.get("why"), str)
+            and isinstance(line.get("layer"), str) and line.get("key") == keys.get(line["layer"], "")}
+
+
+def _quantize(partial, done, journal, keys, executor, at_once, measure, say):
+    """Quantize the layers that are not done, the largest first, and note them in done and in the journal.
+
+    Returns why some cannot be quantized, a dict of str to str.
+    """
     layers = [layer for layer in partial.layers(measure) if layer.name not in done]
     layers.sort(key=lambda layer: -layer.source.tensor.nbytes)
-    waiting, running, finished = iter(layers), {}, queue.SimpleQueue()
+    waiting, running, finished, bad = iter(layers), {}, queue.SimpleQueue(), {}
 
     def submit(count):
         for layer in itertools.islice(waiting, count):
@@ -209,8 +260,11 @@ def _quantize(partial, done, journal, executor, at_once, measure, say):
             del running[future]
 
     def note(layer, result):
-        journal.add({"layer": layer.name, **result._asdict()})
-        done[layer.name] = result
+        journal.add(_line(partial.conversion, layer.name, keys[layer.name], result))
+        if isinstance(result, Done):
+            done[layer.name] = result
+        else:
+            bad[layer.name] = result.why
 
     total = sum(layer.source.tensor.nbytes for layer in layers)
     try:
@@ -226,6 +280,7 @@ def _quantize(partial, done, journal, executor, at_once, measure, say):
                 with contextlib.suppress(Exception):
                     note(layer, future.result())
         raise
+    return bad
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def test_an_entry_by_its_place(tmp_path):
         places["seen"].value()
     assert_same_value(places["bias"].value(), want["bias"])
     path.write_bytes(raw[:-1])
-    with pytest.raises(ValueError, match="model: was changed in the meantime"):
+    with pytest.raises(OSError, match="model: was changed in the meantime"):
         places["bias"].value()
     path.unlink()
     with pytest.raises(OSError, match="model"):

@@ -117,7 +117,7 @@ def test_refused_weights():
     raises(TypeError, "w", qkernels.quantize_weight, W.astype(np.float64))
     good = InputStatistics(K).observe(X[1])
     for bad in (None, good, [good] * 2, [good] * 4, [good, good, InputStatistics(K)],
-                [good, good, InputStatistics(K - 1).observe(X[1][:, 1:])], X[1], [X[0], X[1], X[2][:, 1:]]):  # fmt: skip
+                [good, good, InputStatistics(K - 1).observe(X[1][:, 1:])], X[1], [*X[:2], X[2][:, 1:]]):  # fmt: skip
         raises(ValueError, "calibration", qkernels.quantize_weight, W, "int4", method="gptq", calibration=bad)
     raises(TypeError, "calibration", qkernels.quantize_weight, W, "int4", method="gptq", calibration=[good, "x", good])
 
