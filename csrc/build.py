@@ -35,10 +35,22 @@ ISA_FLAGS = {
     "neon_i8mm": ("__aarch64__", ["-march=armv8.2-a+dotprod+i8mm"]),
 }
 
+# What dispatches, csrc/*.c, is told of a test build; all else is the same as in any other, for a compiler cache.
+DISPATCH_FLAGS = []
+
 if os.environ.get("QKERNELS_AVXVNNI_EVEX"):
     # To test the avxvnni kernels on a CPU that has AVX512-VNNI only: same sources, other encoding of vpdpbusd.
-    ISA_FLAGS["avxvnni"] = ("__x86_64__", ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512vl", "-mavx512vnni"])
-    FLAGS.append("-DQK_AVXVNNI_EVEX")
+    DISPATCH_FLAGS = ["-DQK_AVXVNNI_EVEX"]
+    ISA_FLAGS["avxvnni"] = ("__x86_64__", [*ISA_FLAGS["avx2"][1], "-mavx512f", "-mavx512vl", "-mavx512vnni",
+                                           "-DQK_AVXVNNI_EVEX"])
+
+if os.environ.get("QKERNELS_EMULATE_AVX512"):
+    # To test the AVX-512 and AVX-VNNI kernels on a CPU that has AVX2 only: SIMDe (Debian: libsimde-dev) computes what the
+    # instructions would. -O1: each of them becomes a dozen, and the unrolled kernels would take minutes to compile.
+    DISPATCH_FLAGS = ["-DQK_EMULATED_AVX512"]
+    for _isa in ("avxvnni", "avx512vnni", "avx512vbmi"):
+        ISA_FLAGS[_isa] = ("__x86_64__", [*ISA_FLAGS["avx2"][1], "-O1", "-Wno-psabi", "-DQK_AVXVNNI_EVEX",
+                                          f"-I{CSRC.parent / 'tests' / 'simde'}"])
 
 
 def _accepts(cc, flags):
@@ -67,19 +79,13 @@ def common_flags(cc):
     return [*FLAGS, *built, f"-I{CSRC}", f"-I{CSRC / 'include'}"]
 
 
-def compile_all(cc, out_dir, extra_flags=(), more=()):
-    """Compile all C sources to objects, several at a time.
+def compile_all(cc, out_dir, extra_flags=()):
+    """Compile all C sources to objects, each with the flags of its folder.
 
     Parameters
     ----------
-    cc : list of str or str
-        The compiler command, with its own flags.
-    out_dir : path
-        Where the objects go, in folders named like those of the sources.
-    extra_flags : sequence of str
-        Added to every command, after the flags of this file.
-    more : sequence of Path
-        Further C files of the project, compiled for the baseline.
+    cc, out_dir, extra_flags
+        As those of `compile_units`.
 
     Returns
     -------
@@ -87,10 +93,33 @@ def compile_all(cc, out_dir, extra_flags=(), more=()):
         The objects.
     """
     cc = shlex.split(cc) if isinstance(cc, str) else list(cc)
+    units = [(source, DISPATCH_FLAGS) for source in sorted(CSRC.glob("*.c"))]
+    units += [(source, []) for source in sorted(CSRC.glob("ops/*.c"))]
+    units += [(source, ISA_FLAGS[isa][1]) for isa in built_isas(cc) for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
+    return compile_units(cc, out_dir, units, extra_flags)
+
+
+def compile_units(cc, out_dir, units, extra_flags=()):
+    """Compile C files of the project to objects, several at a time.
+
+    Parameters
+    ----------
+    cc : list of str
+        The compiler command, with its own flags.
+    out_dir : path
+        Where the objects go, in folders named like those of the sources.
+    units : sequence of (Path, list of str)
+        Files, and the flags of each.
+    extra_flags : sequence of str
+        Added to every command, after the flags of this file.
+
+    Returns
+    -------
+    list of str
+        The objects.
+    """
     out_dir = Path(out_dir)
     flags = common_flags(cc)
-    units = [(source, []) for source in [*sorted(CSRC.glob("*.c")), *sorted(CSRC.glob("ops/*.c")), *more]]
-    units += [(source, ISA_FLAGS[isa][1]) for isa in built_isas(cc) for source in sorted(CSRC.glob(f"kernels/{isa}/*.c"))]
 
     def compile_unit(unit):
         source, isa_flags = unit

@@ -38,6 +38,13 @@ enum qk_cpu_feature {
 #define QK_CPU_VPDPBUSD_YMM QK_CPU_AVXVNNI
 #endif
 
+/* What a test build emulates (csrc/build.py): no CPU needs to have it. */
+#ifdef QK_EMULATED_AVX512
+#define QK_CPU_EMULATED (QK_CPU_AVXVNNI | QK_CPU_AVX512 | QK_CPU_AVX512VNNI | QK_CPU_AVX512VBMI)
+#else
+#define QK_CPU_EMULATED 0
+#endif
+
 /* The features of this CPU, or'ed; cpu_x86.c or cpu_arm.c. */
 uint32_t qk_cpu_probe(void);
 

@@ -38,9 +38,11 @@ int qk_isa_built(int isa) { return isa_rows[isa].built; }
 qk_b_layout qk_b_layout_of_isa(int isa) { return isa_rows[isa].b; }
 qk_weight_layout qk_weight_layout_of_isa(int isa) { return isa_rows[isa].weight; }
 
+int qk_isa_emulated(int isa) { return (isa_rows[isa].features & QK_CPU_EMULATED) != 0; }
+
 int qk_isa_supported(int isa)
 {
-    uint32_t needed = isa_rows[isa].features;
+    uint32_t needed = isa_rows[isa].features & ~(uint32_t)QK_CPU_EMULATED;
     return isa_rows[isa].built && (qk_cpu_probe() & needed) == needed;
 }
 

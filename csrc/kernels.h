@@ -15,8 +15,10 @@
  * keep the accumulators in memory. */
 #define QK_INLINE static inline __attribute__((always_inline))
 
-/* Make the compiler believe that x, a vector in a register, is read and changed here. No instruction comes of it. */
-#if defined(__aarch64__)
+/* Make the compiler believe that x, a vector in a register, is read and changed here. No instruction comes of it.
+ * Emulated vectors (tests/simde), which are wider than registers, have their own. */
+#if defined(QK_OPAQUE)
+#elif defined(__aarch64__)
 #define QK_OPAQUE(x) __asm__ volatile("" : "+w"(x))
 #else
 #define QK_OPAQUE(x) __asm__ volatile("" : "+v"(x))

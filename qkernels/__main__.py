@@ -17,6 +17,8 @@ def print_info(_):
     print(f"arch       {info['arch']}")
     for key in ("features", "built", "supported"):
         print(f"{key:<10} {' '.join(info[key])}")
+    if info["emulated"]:
+        print(f"emulated   {' '.join(info['emulated'])}: a build for tests, slow")
     print(f"selected   {info['selected']}")
     print(f"threads    {info['threads']}")
     print("kernels")

@@ -62,6 +62,11 @@ def isas():
             for i in range(qk_isa_count())]
 
 
+def emulated_isas():
+    """The ISAs that a test build emulates (csrc/build.py); none in any other."""
+    return [qk_isa_name(i).decode() for i in range(qk_isa_count()) if qk_isa_emulated(i)]
+
+
 def features():
     """(name, present) of each CPU feature that an ISA asks for."""
     cdef int i = 0

@@ -26,6 +26,7 @@ cdef extern from "qkernels.h" nogil:
     const char *qk_isa_name(int isa)
     int qk_isa_built(int isa)
     int qk_isa_supported(int isa)
+    bint qk_isa_emulated(int isa)
     void qk_select_isa(int isa)
     int qk_selected_isa()
     int qk_slot_count()

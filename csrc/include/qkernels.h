@@ -41,6 +41,7 @@ int qk_isa_count(void);
 const char *qk_isa_name(int isa);
 int qk_isa_built(int isa);
 int qk_isa_supported(int isa);
+int qk_isa_emulated(int isa); /* in a test build (csrc/build.py) */
 
 /* Fill the kernel table from every built and supported ISA up to and including `isa`. Not thread-safe
  * against running operations: called at import and by tests. */

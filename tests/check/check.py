@@ -13,6 +13,7 @@ examples:
   check.py --threads --sanitize thread      the thread pool under stress, with ThreadSanitizer
   QKERNELS_AVXVNNI_EVEX=1 check.py --isa avxvnni
                                             the avxvnni kernels on a CPU that has AVX512-VNNI only
+  QKERNELS_EMULATE_AVX512=1 check.py        the AVX-512 and AVX-VNNI kernels, too, on one that has AVX2 only
   check.py --cc aarch64-linux-gnu-gcc --runner 'qemu-aarch64-static -L /usr/aarch64-linux-gnu -cpu max'
 """
 
@@ -48,12 +49,14 @@ def parse_arguments():
     how.add_argument("--sanitize", nargs="?", const="address,undefined", metavar="KINDS",
                      help="build with -fsanitize=KINDS (default: %(const)s)")
     how.add_argument("--build", type=Path, metavar="DIR", help="keep objects and program here")
+    how.add_argument("--objects", type=Path, metavar="DIR",
+                     help="check objects that were compiled before, as setup.py leaves them in build/temp.*")
     how.add_argument("--runner", default="", metavar="COMMAND", help="command that runs the program, such as qemu")
     return parser.parse_args()
 
 
-def build_program(cc, out_dir, extra_flags, threads):
-    """Compile csrc and the harness, or just the thread pool and its own, and link them.
+def build_program(cc, out_dir, extra_flags, threads, objects):
+    """Compile csrc, unless there are objects of it, and the harness, or just the thread pool and its own, and link them.
 
     Returns
     -------
@@ -64,7 +67,9 @@ def build_program(cc, out_dir, extra_flags, threads):
     if threads:
         program, parts = out_dir / "check_threads", [CSRC / "threads.c", *HERE.glob("threads/*.c")]
     else:
-        program, parts = out_dir / "check", build.compile_all(cc, out_dir, extra_flags, sorted(HERE.glob("*.c")))
+        parts = objects.rglob("csrc/**/*.o") if objects else build.compile_all(cc, out_dir, extra_flags)
+        harness = [(source, []) for source in sorted(HERE.glob("*.c"))]
+        program, parts = out_dir / "check", [*parts, *build.compile_units(cc, out_dir, harness, extra_flags)]
     subprocess.run([*cc, *flags, *map(str, parts), *build.LIBRARIES, "-o", str(program)], check=True)
     return program
 
@@ -82,7 +87,7 @@ def main():
         out_dir = args.build or Path(temporary)
         out_dir.mkdir(parents=True, exist_ok=True)
         try:
-            program = build_program(shlex.split(args.cc), out_dir, sanitize, args.threads)
+            program = build_program(shlex.split(args.cc), out_dir, sanitize, args.threads, args.objects)
         except subprocess.CalledProcessError as error:
             print(f"check.py: the build failed: {shlex.join(error.cmd)}", file=sys.stderr)
             return 1

@@ -3,13 +3,13 @@
 #ifndef QK_SIMD_AVX512VNNI_H
 #define QK_SIMD_AVX512VNNI_H
 
-#if !defined(__AVX512VNNI__)
-#error "compile this folder with the flags of csrc/build.py"
-#endif
-
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#if !defined(__AVX512VNNI__)
+#error "compile this folder with the flags of csrc/build.py"
+#endif
 
 enum { LANES = 16 };
 typedef __m512 vf;
