@@ -243,14 +243,6 @@ typedef const struct qk_gemm_b1 {
  *
  * The decoder of a format turns a record into a plain one, whose codes are bytes in steps [nr][kr], its scales float32,
  * its zero points int32. */
-typedef struct qk_records {
-    uint32_t block;
-    uint8_t scale_bytes;     /* 2 for float16, 4 for float32 */
-    uint8_t has_zero_points; /* uint8 [nr]; otherwise all are alike, and in qk_grouped_tile.terms */
-    uint8_t row_tables;      /* a table for each row of W, not one for all */
-    uint8_t window;          /* bits of a fine trellis' state */
-    size_t bytes;            /* of a record */
-} qk_records;
 
 /* Levels, as the bytes to multiply, aligned to 64:
  *

@@ -104,6 +104,18 @@ cpdef cnp.ndarray aligned_memory(size_t size):
     return memory[start:start + size]
 
 
+cdef int check_memory(memory) except -1:
+    """Refuse what cannot hold a packed form."""
+    if not isinstance(memory, cnp.ndarray):
+        raise TypeError(f"memory: got {type(memory).__name__}, takes a NumPy array")
+    if cnp.PyArray_TYPE(memory) != cnp.NPY_UINT8 or cnp.PyArray_NDIM(memory) != 1:
+        raise ValueError(f"memory: got {memory.dtype} of shape {memory.shape}, takes uint8 [bytes]")
+    if not cnp.PyArray_IS_C_CONTIGUOUS(memory):
+        raise ValueError(f"memory: got strides of {memory.strides[0]} bytes, takes bytes that follow each other")
+    if <size_t>data(memory) % 64:
+        raise ValueError("memory: starts at an address that is no multiple of 64")
+
+
 cdef cnp.ndarray packed_memory(size_t k, size_t n, qk_b_layout layout):
     """Memory for a packed [k, n]."""
     cdef size_t size = 0
@@ -122,6 +134,13 @@ def b_layout():
 def b_layouts():
     """The layout of each ISA, built or not, by name."""
     return {qk_isa_name(i).decode(): qk_b_layout_of_isa(i) for i in range(qk_isa_count())}
+
+
+cdef qk_b_layout given_b_layout(layout) except *:
+    try:
+        return layout
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError(f"layout: got {layout!r}, takes one as {qk_own_b_layout()}") from None
 
 
 cdef class PackedB:
@@ -152,11 +171,12 @@ cdef class PackedB:
     cdef readonly cnp.ndarray memory
     cdef readonly dict layout
     cdef readonly str isa
+    cdef qk_packed_b header  # of the memory, which may change where it lies in a file
 
     def __init__(self, b_q, b_zero_point, transpose=False, layout=None):
         """As `pack_b`; layout as `b_layout` gives it."""
         cdef cnp.ndarray b = bytes_of(b_q, "b_q"), zero_point
-        cdef qk_b_layout own = qk_own_b_layout() if layout is None else layout
+        cdef qk_b_layout own = qk_own_b_layout() if layout is None else given_b_layout(layout)
         cdef qk_matrix matrix
         cdef qk_status status
         if b.ndim != 2:
@@ -170,17 +190,21 @@ cdef class PackedB:
         self.layout, self.isa = own, selected_isa()
         self.memory = packed_memory(matrix.rows, matrix.cols, own)
         with nogil:
-            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], own, data(self.memory))
+            status = qk_pack_b(&matrix, <const int32_t *>data(zero_point), zero_point.shape[0], own, &self.header,
+                               data(self.memory))
         check(status, "b_q")
         cnp.PyArray_CLEARFLAGS(self.memory, cnp.NPY_ARRAY_WRITEABLE)
 
     @staticmethod
-    def of_memory(cnp.ndarray memory, size_t k, size_t n, cnp.dtype dtype, layout):
+    def of_memory(memory, size_t k, size_t n, cnp.dtype dtype, layout):
         """A [k, n] whose packed form lies in memory, uint8, aligned to 64; None if that is none of this shape."""
         cdef PackedB packed = PackedB.__new__(PackedB)
+        cdef qk_b_layout panels = given_b_layout(layout)
+        check_memory(memory)
         packed.shape, packed.dtype, packed.memory = (k, n), dtype, memory
-        packed.layout, packed.isa = layout, selected_isa()
-        if qk_check_packed_b(k, n, dtype.type_num == cnp.NPY_INT8, layout, data(memory), memory.shape[0]) != QK_OK:
+        packed.layout, packed.isa = panels, selected_isa()
+        if qk_check_packed_b(k, n, dtype.type_num == cnp.NPY_INT8, panels, data(memory), packed.memory.shape[0],
+                             &packed.header) != QK_OK:
             return None
         return packed
 
@@ -220,7 +244,7 @@ cdef class PackedB:
         cdef cnp.ndarray b = np.empty(self.shape, self.dtype)
         cdef cnp.ndarray zero_point = np.empty(self.shape[1], np.int32)
         with nogil:
-            qk_unpack_b(data(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
+            qk_unpack_b(&self.header, data(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
         return b, zero_point
 
     def __reduce__(self):
@@ -370,7 +394,7 @@ cdef class Product:
         cdef qk_status status = QK_OK
         cdef size_t count = self.count(), i
         if b is None:
-            memory = self.packed.memory
+            memory, args.b_header = self.packed.memory, self.packed.header
         else:
             args.plain_b = matrix_of(b)
             args.b_zero_point = <const int32_t *>data(b_zero_point)
@@ -385,7 +409,7 @@ cdef class Product:
                     args.plain_b.data = <const uint8_t *>data(b) + offset_of(b, i)
                     if args.b != NULL and args.plain_b.data != packed_data:
                         status = qk_pack_b(&args.plain_b, args.b_zero_point, args.b_zero_point_count, qk_own_b_layout(),
-                                           data(memory))
+                                           &args.b_header, data(memory))
                         packed_data = args.plain_b.data
                         if status != QK_OK:
                             break

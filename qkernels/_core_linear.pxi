@@ -11,6 +11,13 @@ def weight_layouts():
     return {qk_isa_name(i).decode(): qk_weight_layout_of_isa(i) for i in range(qk_isa_count())}
 
 
+cdef qk_weight_layout given_weight_layout(layout) except *:
+    try:
+        return layout
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError(f"layout: got {layout!r}, takes one as {qk_own_weight_layout()}") from None
+
+
 cdef qk_weight shape_of(size_t n, size_t k, group_size, qk_codes coding, int window, int scale_bytes,
                         bint row_tables) noexcept:
     """A weight without its arrays."""
@@ -59,6 +66,7 @@ cdef class PackedWeight:
     cdef readonly str isa
     cdef readonly cnp.ndarray memory
     cdef qk_weight weight  # without its pointers
+    cdef qk_packed_weight header  # of the memory, which may change where it lies in a file
     cdef bint has_zero_points
     cdef tuple codes_shape
     cdef cnp.ndarray levels
@@ -69,7 +77,7 @@ cdef class PackedWeight:
         zero_points uint8 [N, G] or None; levels int8 [16], [N, 16] or [64] where the coding has them; all C-contiguous.
         layout as `weight_layout` gives it."""
         cdef qk_weight weight
-        cdef qk_weight_layout own = qk_own_weight_layout() if layout is None else layout
+        cdef qk_weight_layout own = qk_own_weight_layout() if layout is None else given_weight_layout(layout)
         cdef qk_status status
         weight = shape_of(codes.shape[0], codes.shape[1] if k is None else k, group_size, coding, window,
                           cnp.PyArray_ITEMSIZE(scales), levels is not None and levels.ndim == 2)
@@ -80,22 +88,24 @@ cdef class PackedWeight:
         weight.zero_points = <const uint8_t *>data(zero_points)
         self.memory = aligned_memory(packed_size(weight, own, "codes"))
         with nogil:
-            status = qk_pack_weight(&weight, own, data(self.memory))
+            status = qk_pack_weight(&weight, own, &self.header, data(self.memory))
         check(status, "codes", "zero_points", "scales")
         cnp.PyArray_CLEARFLAGS(self.memory, cnp.NPY_ARRAY_WRITEABLE)
 
     @staticmethod
-    def of_memory(cnp.ndarray memory, size_t n, size_t k, size_t columns, qk_codes coding, group_size,
+    def of_memory(memory, size_t n, size_t k, size_t columns, qk_codes coding, group_size,
                   cnp.ndarray levels, int window, int scale_bytes, bint has_zero_points, layout):
         """A weight whose packed form lies in memory, uint8, aligned to 64; None if that is none of this shape.
         columns: of the codes."""
         cdef PackedWeight packed = PackedWeight.__new__(PackedWeight)
         cdef qk_weight weight = shape_of(n, k, group_size, coding, window, scale_bytes,
                                          levels is not None and levels.ndim == 2)
-        packed.describe(weight, layout, columns, levels, has_zero_points)
+        cdef qk_weight_layout panels = given_weight_layout(layout)
+        check_memory(memory)
+        packed.describe(weight, panels, columns, levels, has_zero_points)
         packed.memory = memory
         weight.zero_points = any_bytes if has_zero_points else NULL
-        if qk_check_packed_weight(&weight, layout, data(memory), memory.shape[0]) != QK_OK:
+        if qk_check_packed_weight(&weight, panels, data(memory), packed.memory.shape[0], &packed.header) != QK_OK:
             return None
         return packed
 
@@ -114,7 +124,7 @@ cdef class PackedWeight:
         cdef qk_weight weight = self.weight
         weight.n, weight.k = n, k
         weight.zero_points = any_bytes if self.has_zero_points else NULL
-        return packed_size(weight, layout, "shape")
+        return packed_size(weight, given_weight_layout(layout), "shape")
 
     @property
     def scale_dtype(self):
@@ -128,7 +138,8 @@ cdef class PackedWeight:
         if self.has_zero_points:
             zero_points = np.zeros((self.weight.n, groups), np.uint8)
         with nogil:
-            qk_unpack_weight(data(self.memory), <uint8_t *>data(codes), data(scales), <uint8_t *>data(zero_points))
+            qk_unpack_weight(&self.header, data(self.memory), <uint8_t *>data(codes), data(scales),
+                             <uint8_t *>data(zero_points))
         return codes, scales, zero_points
 
     def __reduce__(self):
@@ -148,7 +159,8 @@ def linear(cnp.ndarray x, PackedWeight weight, cnp.ndarray input_scales, seed, c
     cdef uint64_t state = 0 if seed is None else seed
     cdef qk_status status
     args.x, args.m = <const float *>data(x), x.shape[0]
-    args.weight, args.rows, args.bias = data(weight.memory), rows, <const float *>data(bias)
+    args.weight, args.header = data(weight.memory), weight.header
+    args.rows, args.bias = rows, <const float *>data(bias)
     args.input_scales, args.seed = <const float *>data(input_scales), NULL if seed is None else &state
     args.activation, args.low, args.high = activation, low, high
     args.out = <float *>data(out)

@@ -80,6 +80,8 @@ cdef extern from "qkernels.h" nogil:
         ptrdiff_t row_stride, col_stride
         int is_signed
 
+    ctypedef struct qk_packed_b:
+        uint8_t nr
     ctypedef struct qk_b_layout:
         uint8_t nr, kr, n_unit
         uint8_t bytes_signed
@@ -87,9 +89,10 @@ cdef extern from "qkernels.h" nogil:
     qk_b_layout qk_b_layout_of_isa(int isa)
     qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes)
     qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
-                        void *packed)
-    void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
-    qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
+                        qk_packed_b *header, void *packed)
+    void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
+    qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,
+                                qk_packed_b *header)
 
     ctypedef enum qk_output:
         QK_OUT_S32
@@ -102,6 +105,7 @@ cdef extern from "qkernels.h" nogil:
         const int32_t *a_zero_point
         size_t a_zero_point_count
         const void *b
+        qk_packed_b b_header
         qk_matrix plain_b
         const int32_t *b_zero_point
         size_t b_zero_point_count
@@ -141,6 +145,9 @@ cdef extern from "qkernels.h" nogil:
         const void *scales
         const uint8_t *zero_points
 
+    ctypedef struct qk_packed_weight:
+        uint8_t nr
+
     size_t qk_weight_block(size_t k, size_t group)
     ctypedef struct qk_weight_layout:
         uint8_t nr, kr
@@ -149,9 +156,11 @@ cdef extern from "qkernels.h" nogil:
     qk_weight_layout qk_own_weight_layout()
     qk_weight_layout qk_weight_layout_of_isa(int isa)
     qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
-    qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed)
-    void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
-    qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes)
+    qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed)
+    void qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
+                          uint8_t *zero_points)
+    qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes,
+                                     qk_packed_weight *header)
 
     ctypedef enum qk_rows:
         QK_ROWS_INT8
@@ -167,6 +176,7 @@ cdef extern from "qkernels.h" nogil:
         const float *x
         size_t m
         const void *weight
+        qk_packed_weight header
         const float *input_scales
         const uint64_t *seed
         qk_rows rows

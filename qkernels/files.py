@@ -106,7 +106,8 @@ def load(path, *, verify=True):
     is that of the selected ISA; else each is packed anew, into memory of this process, when it is asked for.
 
     `save` replaces a file, it does not change it, so that a model that is in use stays as it was. If another program
-    cuts the file off in the meantime, the system ends this process, as with any mapped file.
+    overwrites the file in place in the meantime, values change, and nothing else; if it cuts the file off, the system
+    ends this process, as with any mapped file.
     """
     paths, weight_map = shards.shard_paths(path)
     files = {shard.name: MappedFile(shard) for shard in paths}

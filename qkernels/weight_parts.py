@@ -39,10 +39,9 @@ def checked_input_scales(x, k):
     """A copy of what x is multiplied with, or None."""
     if x is None:
         return None
-    x = arguments.float_array(x, "input_scales")
+    x = np.array(arguments.float_array(x, "input_scales"))  # the caller's may change
     if x.shape != (k,) or not (np.isfinite(x) & (x > 0)).all():
         raise ValueError(f"input_scales: got shape {x.shape}, takes {(k,)}, finite and > 0 everywhere")
-    x = np.array(x)  # the caller's may change
     x.flags.writeable = False
     return x
 

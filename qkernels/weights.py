@@ -72,7 +72,8 @@ class QuantizedWeight:
         Parameters
         ----------
         memory : uint8 ndarray
-            What ``packed.memory`` was, aligned to 64.
+            What ``packed.memory`` was: contiguous, aligned to 64. Its header is looked at once, here; if another program
+            changes the bytes later, as it can in a mapped file, the values of the weight change, and nothing else.
         format, group_size, levels, window, seed, input_scales
             As the attributes.
         shape : (int, int)
@@ -95,11 +96,11 @@ class QuantizedWeight:
             memory is no weight of this kind; the message names the argument.
         """
         made = cls.__new__(cls)
+        n, k = shape = _checked_shape(shape)
         record = made._set_scheme(format, shape, group_size, not has_zero_points, levels, window, seed, input_scales)
         if scale_dtype not in SCALE_DTYPES:
             raise ValueError(f"scale_dtype: got {scale_dtype!r}, takes one of {', '.join(SCALE_DTYPES)}")
         is_trellis = record.family == "trellis"
-        n, k = shape
         columns = code_bytes(k, record, made.group_size) if is_trellis else k
         made.packed = _core.PackedWeight.of_memory(
             memory, n, k, columns, made._coding(record), made.group_size, made.levels, made._state_bits(record),
@@ -392,3 +393,12 @@ class QuantizedWeight:
                   (self.input_scales is not None, ", inputs scaled")]
         scheme = "".join(text for applies, text in others if applies)
         return f"<QuantizedWeight {n}x{k} {self.format}{groups}{scheme}, {self.bits_per_weight:.2f} bits per weight>"
+
+
+def _checked_shape(shape):
+    """(N, K)."""
+    try:
+        n, k = shape
+    except (TypeError, ValueError):
+        raise TypeError(f"shape: got {shape!r}, takes (N, K)") from None
+    return tuple(arguments.scalar(length, "shape", 0, 2**60) for length in (n, k))

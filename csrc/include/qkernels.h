@@ -138,6 +138,22 @@ typedef struct qk_matrix {
     int is_signed;
 } qk_matrix;
 
+/* What a packed right-hand side B [K][N] is and where its parts lie (csrc/packed_b.h). The packed form starts with a
+ * copy, for files; who owns a packed form keeps the header apart from it, as packing or the check of a file gave it, and
+ * all functions go by that: what lies in a mapped file another program may overwrite at any time. */
+typedef struct qk_packed_b {
+    uint64_t k, n, padded_n;                  /* n rounded up to the kernel's n_unit */
+    uint64_t zero_point, column_sums, panels; /* byte offsets of the parts */
+    uint64_t panel_bytes;                     /* distance of panels: k_steps * nr * kr, rounded up to 64 */
+    uint32_t k_steps;
+    int32_t magnitude;         /* the largest |b - zero_point| that the type and zero points allow */
+    uint8_t nr, kr, n_unit;    /* a qk_b_layout */
+    uint8_t flip;              /* panels hold byte ^ flip, zero_point is moved likewise */
+    uint8_t is_signed;         /* of the original bytes */
+    uint8_t any_zero_point;    /* some zero_point is not 0 */
+    uint8_t unused[2];
+} qk_packed_b;
+
 /* Kernels with one layout of panels read each other's; a file names it. */
 typedef struct qk_b_layout {
     uint8_t nr, kr, n_unit; /* columns of a panel, values of k that lie together, columns come in so many */
@@ -147,18 +163,18 @@ typedef struct qk_b_layout {
 qk_b_layout qk_own_b_layout(void);
 /* That of an ISA, built or not. */
 qk_b_layout qk_b_layout_of_isa(int isa);
-/* Right-hand side B [K][N], packed in panels of any layout. One flat buffer of qk_packed_b_size bytes, 64-byte aligned: a
- * qk_packed_b header, zero points, column sums, panels. The size of a layout that no panels can have is
- * QK_FOREIGN_LAYOUT. */
+/* B packed in panels of any layout: one flat buffer of qk_packed_b_size bytes, 64-byte aligned. The size of a layout that
+ * no panels can have is QK_FOREIGN_LAYOUT. */
 qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes);
 /* zero_point: [N] in the signedness of b, or one value when zero_point_count is 1. */
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
-                    void *packed);
+                    qk_packed_b *header, void *packed);
 /* The original bytes, [K][N] C-contiguous, and the zero points [N]; any layout. */
-void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point);
-/* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed [K][N] of this layout, so that
- * all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
-qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes);
+void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point);
+/* QK_OK if the bytes that came from a file, aligned to 64, start with the header of a packed [K][N] of this layout, so
+ * that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
+qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,
+                            qk_packed_b *header);
 
 typedef enum qk_output { QK_OUT_S32, QK_OUT_F32, QK_OUT_Q8, QK_OUT_Q8_FIXED, QK_OUT_COUNT } qk_output;
 
@@ -166,8 +182,9 @@ typedef struct qk_gemm_args {
     qk_matrix a;                 /* [M][K] */
     const int32_t *a_zero_point; /* [M], or one value when a_zero_point_count is 1 */
     size_t a_zero_point_count;
-    const void *b; /* packed; or NULL, and then */
-    qk_matrix plain_b; /* [K][N], packed for this product alone */
+    const void *b;         /* packed, */
+    qk_packed_b b_header;  /* and its header; or NULL, and then */
+    qk_matrix plain_b;     /* [K][N], packed for this product alone */
     const int32_t *b_zero_point; /* as in qk_pack_b */
     size_t b_zero_point_count;
 
@@ -236,6 +253,33 @@ typedef struct qk_weight {
     const uint8_t *zero_points; /* [N][groups] of evenly spaced codes, or NULL: 2**(bits - 1) everywhere */
 } qk_weight;
 
+/* How records of a packed weight are made (csrc/kernels.h). */
+typedef struct qk_records {
+    uint32_t block;
+    uint8_t scale_bytes;     /* 2 for float16, 4 for float32 */
+    uint8_t has_zero_points; /* uint8 [nr]; otherwise all are alike, and in qk_grouped_tile.terms */
+    uint8_t row_tables;      /* a table for each row of W, not one for all */
+    uint8_t window;          /* bits of a fine trellis' state */
+    size_t bytes;            /* of a record */
+} qk_records;
+
+/* What a packed weight is and where its parts lie (csrc/packed_weight.h): kept apart from the packed form, as qk_packed_b
+ * is. */
+typedef struct qk_packed_weight {
+    uint64_t n, k;
+    uint64_t levels;              /* offset */
+    uint64_t panels, panel_bytes; /* offset of panel 0, distance of panels */
+    uint64_t table_bytes;         /* of a panel, before its first record */
+    uint64_t group;               /* values that share a scale: a multiple of records.block, or k rounded up to one */
+    qk_records records;
+    uint32_t blocks; /* records of a panel */
+    uint8_t codes;   /* a qk_codes */
+    uint8_t nr, kr, bytes_signed, lanes; /* a qk_weight_layout */
+    uint8_t zero; /* the byte that means 0.0, where the weight has no zero points of its own */
+    uint8_t flip; /* 0x80 where the kernel multiplies int8: bytes are stored ^ 0x80 */
+    uint8_t unused[5];
+} qk_packed_weight;
+
 /* The values along k that are summed as integers: a divisor of the group, or nearly equal parts of a whole row. */
 size_t qk_weight_block(size_t k, size_t group);
 /* Kernels with one layout of panels read each other's; a file names it. */
@@ -251,12 +295,15 @@ qk_weight_layout qk_weight_layout_of_isa(int isa);
 /* Packed in any layout: one flat buffer of qk_packed_weight_size bytes, aligned to 64. The size of one that no panels can
  * have is QK_FOREIGN_LAYOUT. */
 qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes);
-qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed);
+qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed);
 /* The original codes, scales and zero points; any layout. */
-void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points);
-/* QK_OK if the bytes that came from a file, aligned to 64, have the header of a packed weight of this shape and layout, so
- * that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. The arrays of shape count as there or NULL. */
-qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes);
+void qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
+                      uint8_t *zero_points);
+/* QK_OK if the bytes that came from a file, aligned to 64, start with the header of a packed weight of this shape and
+ * layout, so that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. The arrays of shape count as there or
+ * NULL. */
+qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes,
+                                 qk_packed_weight *header);
 
 /* How the rows of x enter a product: as int8 with one scale a row or a block of k, or at float32's accuracy, as
  * integers of 23 bits on a power of two a block (csrc/split.h). */
@@ -267,7 +314,8 @@ typedef enum qk_activation { QK_CLAMP, QK_GELU, QK_SILU } qk_activation;
 typedef struct qk_linear_args {
     const float *x; /* [M][K], C-contiguous */
     size_t m;
-    const void *weight; /* packed */
+    const void *weight; /* packed, */
+    qk_packed_weight header; /* and its header */
     const float *input_scales; /* [K], what x is multiplied with first, or NULL */
     const uint64_t *seed;      /* of the rotation of x by qk_hadamard, or NULL; not both */
     qk_rows rows;

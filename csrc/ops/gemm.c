@@ -149,8 +149,8 @@ static void pack_block(const qk_product *p, const block *rows)
 static const uint8_t *panel_of_b(const qk_product *p, const block *rows, size_t col)
 {
     if (!p->by_panels)
-        return qk_packed_panel(p->b, col / p->b->nr);
-    qk_pack_panel(&p->args->plain_b, p->own_b, col, rows->panel_of_b);
+        return p->packed + qk_packed_panel(p->b, col / p->b->nr);
+    qk_pack_panel(&p->args->plain_b, p->b, p->own_packed, col, rows->panel_of_b);
     qk_prepare_terms(p, col, p->b->n - col < p->b->nr ? p->b->n : col + p->b->nr);
     return rows->panel_of_b;
 }
@@ -263,7 +263,7 @@ static void choose_blocks(qk_product *p)
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
     qk_packed_b header; /* of plain B */
-    qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b ? args->b : &header};
+    qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b ? &args->b_header : &header, .packed = args->b};
     size_t b_bytes = 0; /* of B in the scratch memory */
     qk_status status = QK_OK;
     if (!args->b)
@@ -316,10 +316,10 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
         return QK_NO_MEMORY;
     uint8_t *scratch = heap_scratch ? heap_scratch : stack_scratch;
     if (!args->b) {
-        p.b = p.own_b = (qk_packed_b *)scratch;
-        qk_begin_packed_b(&header, args->b_zero_point, args->b_zero_point_count, p.own_b);
+        p.packed = p.own_packed = scratch;
+        qk_begin_packed_b(&header, args->b_zero_point, args->b_zero_point_count, p.own_packed);
         if (!p.by_panels)
-            qk_pack_panels(&args->plain_b, p.own_b);
+            qk_pack_panels(&args->plain_b, p.b, p.own_packed);
         scratch += b_bytes;
     }
     if (zero_point_bytes) {

@@ -9,8 +9,9 @@
 typedef struct qk_product {
     const qk_gemm_args *args;
     qk_gemm_s8_type *gemm;
-    const qk_packed_b *b;
-    qk_packed_b *own_b;   /* the same where it is packed for this product alone; else NULL */
+    const qk_packed_b *b;  /* the header, */
+    const uint8_t *packed; /* and what it describes, */
+    uint8_t *own_packed;   /* the same where it is packed for this product alone; else NULL */
     int by_panels;        /* its panels are packed one by one, each when it is multiplied */
     qk_store_type *store;
     qk_store_args columns;

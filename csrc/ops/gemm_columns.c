@@ -93,8 +93,8 @@ qk_status qk_prepare_columns(qk_product *p)
 
     p->columns = (qk_store_args){
         .column_term = term,
-        .b_zero_point = qk_packed_zero_point(p->b),
-        .column_sums = qk_packed_column_sums(p->b),
+        .b_zero_point = qk_packed_zero_point(p->b, p->packed),
+        .column_sums = qk_packed_column_sums(p->b, p->packed),
         .zero_point = args->out_zero_point,
         .low = args->clamp_low,
         .high = args->clamp_high,

@@ -36,6 +36,7 @@ enum {
 typedef struct linear {
     const qk_linear_args *args;
     const qk_packed_weight *w;
+    const uint8_t *packed;
     qk_gemm_grouped_type *gemm;
     qk_activate_f32_type *activate; /* or NULL */
     float *bias;                    /* [panels * nr] */
@@ -87,13 +88,12 @@ static void prefetch_part(const uint8_t *records, size_t bytes, size_t i, size_t
 static void multiply_panel(const linear *l, size_t panel, range rows, float *sums, uint8_t *plain)
 {
     const qk_gemm_grouped_type *gemm = l->gemm;
-    const uint8_t *records = qk_weight_panel(l->w, panel);
+    const uint8_t *records = l->packed + qk_weight_panel(l->w, panel), *levels = l->packed + qk_weight_levels(l->w, panel);
     const size_t m = rows.end - rows.first, tiles = ceil_div(m, gemm->mr[l->w->codes]);
     size_t block = 0, blocks;
     do {
         blocks = least(l->chunk, l->w->blocks - block);
-        gemm->decode[l->w->codes](records + block * l->w->records.bytes, &l->w->records, qk_weight_levels(l->w, panel),
-                                  blocks, plain);
+        gemm->decode[l->w->codes](records + block * l->w->records.bytes, &l->w->records, levels, blocks, plain);
         for (size_t i = 0; i < tiles; i++) {
             const range part = part_of(m, i, tiles);
             prefetch_part(records + (block + blocks) * l->w->records.bytes, blocks * l->w->records.bytes, i, tiles);
@@ -115,7 +115,7 @@ static void finish_wide(const linear *l, size_t panel, size_t row, const float *
     const int exponent = exponent_of(l, row);
     const double wide_scale = ldexp(scale, exponent);
     double wide[QK_WIDEST_PANEL];
-    qk_wide_sums(l->w, &l->rows, row, panel, plain, wide);
+    qk_wide_sums(l->w, l->packed, &l->rows, row, panel, plain, wide);
     qk_kernels.finish_f32(sums, nr, l->rows.digits, n, scale, bias, -INFINITY, INFINITY, out);
     for (size_t j = 0; j < n; j++) {
         const float y = exponent == 0 && isfinite(out[j]) ? out[j] : (float)(wide[j] * wide_scale + bias[j]);
@@ -149,8 +149,8 @@ static void multiply_few(const linear *l, range panels, range rows, float *sums,
         part = (range){rows.first + part.first, rows.first + part.end};
         const size_t m = (part.end - part.first) * digits;
         qk_grouped_tile tile = tile_of(l, part.first * digits, m, 0, l->w->blocks);
-        tile.b = qk_weight_panel(l->w, panels.first);
-        tile.levels = qk_weight_levels(l->w, panels.first);
+        tile.b = l->packed + qk_weight_panel(l->w, panels.first);
+        tile.levels = l->packed + qk_weight_levels(l->w, panels.first);
         tile.panels = (uint32_t)(panels.end - panels.first);
         tile.sums = sums;
         l->gemm->run_packed[l->w->codes](&tile);
@@ -238,7 +238,7 @@ static int is_own_layout(const qk_packed_weight *w)
 
 qk_status qk_linear(const qk_linear_args *args)
 {
-    linear l = {.args = args, .w = args->weight, .gemm = qk_kernels.gemm_grouped};
+    linear l = {.args = args, .w = &args->header, .packed = args->weight, .gemm = qk_kernels.gemm_grouped};
     const size_t digits = args->rows == QK_ROWS_FLOAT32 ? 3 : 1, nr = l.gemm->nr;
     if (!is_own_layout(l.w))
         return QK_FOREIGN_LAYOUT;

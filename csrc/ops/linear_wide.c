@@ -24,16 +24,16 @@ static void add_block(const qk_packed_weight *w, const qk_int8_rows *rows, size_
         sums[j] += acc[j] * block_scale * scales[j];
 }
 
-void qk_wide_sums(const qk_packed_weight *w, const qk_int8_rows *rows, size_t row, size_t panel, uint8_t *plain,
-                  double *sums)
+void qk_wide_sums(const qk_packed_weight *w, const uint8_t *packed, const qk_int8_rows *rows, size_t row, size_t panel,
+                  uint8_t *plain, double *sums)
 {
     const qk_gemm_grouped_type *gemm = qk_kernels.gemm_grouped;
     const size_t nr = gemm->nr;
-    const uint8_t *record = qk_weight_panel(w, panel);
+    const uint8_t *record = packed + qk_weight_panel(w, panel), *levels = packed + qk_weight_levels(w, panel);
     float *plain_scales = (float *)(plain + w->records.block * nr), scales[QK_WIDEST_PANEL];
     double by_digit[3][QK_WIDEST_PANEL] = {{0.0}};
     for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
-        gemm->decode[w->codes](record, &w->records, qk_weight_levels(w, panel), 1, plain);
+        gemm->decode[w->codes](record, &w->records, levels, 1, plain);
         for (size_t j = 0; j < nr; j++) {
             scales[j] = plain_scales[j];
             plain_scales[j] = 1.0f;

@@ -14,7 +14,7 @@ enum { QK_WIDEST_PANEL = 255 }; /* nr is a byte */
 
 /* sums[j], for j below the panel's nr columns: row `row` of x, its digits added up, by one panel, without the row's
  * scale. plain, aligned to 64 bytes, has room for a plain record. */
-void qk_wide_sums(const qk_packed_weight *w, const qk_int8_rows *rows, size_t row, size_t panel, uint8_t *plain,
-                  double *sums);
+void qk_wide_sums(const qk_packed_weight *w, const uint8_t *packed, const qk_int8_rows *rows, size_t row, size_t panel,
+                  uint8_t *plain, double *sums);
 
 #endif

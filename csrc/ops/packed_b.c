@@ -89,12 +89,11 @@ qk_status qk_describe_b(const qk_matrix *b, const int32_t *zero_point, size_t ze
     return QK_OK;
 }
 
-void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, size_t zero_point_count,
-                       qk_packed_b *packed)
+void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, size_t zero_point_count, uint8_t *packed)
 {
     const int32_t shift = qk_shift_of_flip(header->flip, header->is_signed);
-    int32_t *moved_zero_point = (int32_t *)((char *)packed + header->zero_point);
-    *packed = *header;
+    int32_t *moved_zero_point = (int32_t *)(packed + header->zero_point);
+    memcpy(packed, header, sizeof *header);
     for (size_t j = 0; j < header->n; j++)
         moved_zero_point[j] = zero_point[zero_point_count == 1 ? 0 : j] + shift;
     memset(moved_zero_point + header->n, 0, (header->padded_n - header->n) * sizeof *moved_zero_point);
@@ -128,39 +127,41 @@ int qk_is_own_b_layout(const qk_packed_b *b)
     return b->nr == own.nr && b->kr == own.kr && b->n_unit == own.n_unit && b->flip == flip;
 }
 
-void qk_pack_panel(const qk_matrix *b, qk_packed_b *packed, size_t col, uint8_t *panel)
+void qk_pack_panel(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed, size_t col, uint8_t *panel)
 {
-    const size_t count = packed->n - col < packed->nr ? packed->n - col : packed->nr;
-    const int32_t *moved_zero_point = qk_packed_zero_point(packed);
+    const size_t count = header->n - col < header->nr ? header->n - col : header->nr;
+    const int32_t *moved_zero_point = qk_packed_zero_point(header, packed);
     const uint8_t *src = b->data + (ptrdiff_t)col * b->col_stride;
-    int32_t *column_sums = (int32_t *)((char *)packed + packed->column_sums);
-    if (qk_is_own_b_layout(packed))
-        qk_kernels.gemm_s8->pack_b(src, b->col_stride, b->row_stride, count, packed->k, packed->flip, panel,
+    int32_t *column_sums = (int32_t *)(packed + header->column_sums);
+    if (qk_is_own_b_layout(header))
+        qk_kernels.gemm_s8->pack_b(src, b->col_stride, b->row_stride, count, header->k, header->flip, panel,
                                    column_sums + col);
     else
-        pack_columns(packed, src, b->col_stride, b->row_stride, count, qk_packed_width(packed, col), panel,
+        pack_columns(header, src, b->col_stride, b->row_stride, count, qk_packed_width(header, col), panel,
                      column_sums + col);
     for (size_t j = col; j < col + count; j++)
-        column_sums[j] = (int32_t)((uint32_t)column_sums[j] - (uint32_t)moved_zero_point[j] * (uint32_t)packed->k);
+        column_sums[j] = (int32_t)((uint32_t)column_sums[j] - (uint32_t)moved_zero_point[j] * (uint32_t)header->k);
 }
 
 typedef struct packing {
     const qk_matrix *b;
-    qk_packed_b *packed;
+    const qk_packed_b *header;
+    uint8_t *packed;
 } packing;
 
 /* A task: one panel. */
 static void pack_one(void *context, size_t panel)
 {
     const packing *job = context;
-    qk_pack_panel(job->b, job->packed, panel * job->packed->nr, (uint8_t *)qk_packed_panel(job->packed, panel));
+    qk_pack_panel(job->b, job->header, job->packed, panel * job->header->nr,
+                  job->packed + qk_packed_panel(job->header, panel));
 }
 
-void qk_pack_panels(const qk_matrix *b, qk_packed_b *packed)
+void qk_pack_panels(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed)
 {
-    packing job = {b, packed};
-    const size_t panels = (packed->n + packed->nr - 1) / packed->nr;
-    if (packed->k * packed->n >= SMALL)
+    packing job = {b, header, packed};
+    const size_t panels = (header->n + header->nr - 1) / header->nr;
+    if (header->k * header->n >= SMALL)
         qk_parallel_for(pack_one, &job, panels);
     else
         for (size_t panel = 0; panel < panels; panel++)
@@ -168,46 +169,46 @@ void qk_pack_panels(const qk_matrix *b, qk_packed_b *packed)
 }
 
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
-                    void *packed)
+                    qk_packed_b *header, void *packed)
 {
-    qk_packed_b header;
     size_t bytes;
-    qk_status status = qk_describe_b(b, zero_point, zero_point_count, layout, &header, &bytes);
+    qk_status status = qk_describe_b(b, zero_point, zero_point_count, layout, header, &bytes);
     if (status != QK_OK)
         return status;
-    qk_begin_packed_b(&header, zero_point, zero_point_count, packed);
-    qk_pack_panels(b, packed);
+    qk_begin_packed_b(header, zero_point, zero_point_count, packed);
+    qk_pack_panels(b, header, packed);
     return QK_OK;
 }
 
-void qk_unpack_b(const void *packed, uint8_t *b, int32_t *zero_point)
+void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
 {
-    const qk_packed_b *header = packed;
-    int32_t shift = qk_shift_of_flip(header->flip, header->is_signed);
+    const int32_t *moved_zero_point = qk_packed_zero_point(header, packed);
+    const uint32_t shift = (uint32_t)qk_shift_of_flip(header->flip, header->is_signed);
     for (size_t j = 0; j < header->n; j++)
-        zero_point[j] = qk_packed_zero_point(header)[j] - shift;
-    for (size_t k = 0; k < header->k; k++) {
+        zero_point[j] = (int32_t)((uint32_t)moved_zero_point[j] - shift); /* of any 32 bits */
+    for (size_t k = 0; header->n > 0 && k < header->k; k++) {
         for (size_t j = 0; j < header->n; j++) {
-            const uint8_t *panel = qk_packed_panel(header, j / header->nr);
+            const uint8_t *panel = (const uint8_t *)packed + qk_packed_panel(header, j / header->nr);
             const size_t width = qk_packed_width(header, j - j % header->nr);
             b[k * header->n + j] = panel[place_in_panel(header, width, k, j % header->nr)] ^ header->flip;
         }
     }
 }
 
-qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes)
+qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,
+                            qk_packed_b *header)
 {
-    qk_packed_b header;
     uint64_t total;
-    if (!is_layout(layout) || bytes < sizeof header || !lay_out(k, n, layout, &header, &total) || bytes != total)
+    if (!is_layout(layout) || bytes < sizeof *header || !lay_out(k, n, layout, header, &total) || bytes != total)
         return QK_FOREIGN_LAYOUT;
-    header.is_signed = (uint8_t)is_signed;
-    header.flip = is_signed == layout.bytes_signed ? 0 : 0x80;
-    const int32_t shift = qk_shift_of_flip(header.flip, is_signed);
-    const int32_t *moved_zero_point = (const int32_t *)((const char *)packed + header.zero_point);
-    for (size_t j = 0; j < n; j++)
-        if (moved_zero_point[j] < -256 || moved_zero_point[j] > 256 ||
-            !add_zero_point(&header, moved_zero_point[j] - shift))
+    header->is_signed = (uint8_t)is_signed;
+    header->flip = is_signed == layout.bytes_signed ? 0 : 0x80;
+    const int32_t shift = qk_shift_of_flip(header->flip, is_signed);
+    const volatile int32_t *moved_zero_point = qk_packed_zero_point(header, packed); /* each is read once */
+    for (size_t j = 0; j < n; j++) {
+        const int32_t moved = moved_zero_point[j];
+        if (moved < -256 || moved > 256 || !add_zero_point(header, moved - shift))
             return QK_FOREIGN_LAYOUT;
-    return memcmp(&header, packed, sizeof header) == 0 ? QK_OK : QK_FOREIGN_LAYOUT;
+    }
+    return memcmp(header, packed, sizeof *header) == 0 ? QK_OK : QK_FOREIGN_LAYOUT;
 }

@@ -106,6 +106,7 @@ qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout,
 typedef struct packing {
     const qk_weight *weight;
     const qk_packed_weight *header;
+    uint8_t *packed;
 } packing;
 
 static size_t groups_of(const qk_packed_weight *w) { return ceil_div(w->k, w->group); }
@@ -242,12 +243,11 @@ static void pack_panel(void *context, size_t panel)
     const size_t col = panel * w->nr, count = w->n - col < w->nr ? w->n - col : w->nr;
     const size_t scale_bytes = w->records.scale_bytes, groups = groups_of(w);
     const qk_weight_layout layout = {w->nr, w->kr, w->bytes_signed, w->lanes};
-    uint8_t *record = qk_weight_panel(w, panel);
-    memset(qk_weight_panel(w, panel) - w->table_bytes, 0, w->panel_bytes);
+    uint8_t *record = job->packed + qk_weight_panel(w, panel), *levels = job->packed + qk_weight_levels(w, panel);
+    memset(record - w->table_bytes, 0, w->panel_bytes);
     for (size_t j = 0; w->records.row_tables && j < count; j++)
         for (size_t c = 0; c < QK_TABLE; c++)
-            qk_weight_levels(w, panel)[qk_row_table_at(layout, j) + c] =
-                level_byte(w, weight->levels[(col + j) * QK_TABLE + c]);
+            levels[qk_row_table_at(layout, j) + c] = level_byte(w, weight->levels[(col + j) * QK_TABLE + c]);
     for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
         const size_t group = b * w->records.block / w->group;
         uint8_t *scales = record + code_bytes(w), *zero_points = scales + w->nr * scale_bytes;
@@ -262,9 +262,9 @@ static void pack_panel(void *context, size_t panel)
 }
 
 /* The levels that all rows share. */
-static void pack_levels(const qk_weight *weight, const qk_packed_weight *w)
+static void pack_levels(const qk_weight *weight, const qk_packed_weight *w, uint8_t *packed)
 {
-    uint8_t *levels = qk_weight_levels(w, 0);
+    uint8_t *levels = packed + w->levels;
     if (kind_of(w) == TABLE && !w->records.row_tables)
         for (size_t c = 0; c < QK_TABLE; c++)
             levels[c] = level_byte(w, weight->levels[c]);
@@ -296,18 +296,18 @@ static qk_status check_weight(const qk_weight *weight, const qk_packed_weight *w
     return all >> bits ? QK_OUT_OF_RANGE : QK_OK;
 }
 
-qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void *packed)
+qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed)
 {
-    qk_packed_weight *header = packed;
     uint64_t total;
     if (!lay_out(weight, layout, header, &total))
         return QK_TOO_LARGE;
     const qk_status status = check_weight(weight, header);
     if (status != QK_OK)
         return status;
-    packing job = {weight, header};
-    const size_t panels = qk_weight_panels(header);
-    pack_levels(weight, header);
+    packing job = {weight, header, packed};
+    const size_t panels = header->panel_bytes ? qk_weight_panels(header) : 0; /* 2**60 rows of no values take no memory */
+    memcpy(packed, header, sizeof *header);
+    pack_levels(weight, header, packed);
     if (header->k * header->n >= SMALL)
         qk_parallel_for(pack_panel, &job, panels);
     else
@@ -316,13 +316,12 @@ qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, void 
     return QK_OK;
 }
 
-void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
+void qk_unpack_weight(const qk_packed_weight *w, const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
 {
-    const qk_packed_weight *w = packed;
     const size_t groups = groups_of(w), scale_bytes = w->records.scale_bytes;
-    for (size_t n = 0; n < w->n; n++) {
+    for (size_t n = 0; w->blocks > 0 && n < w->n; n++) {
         const size_t j = n % w->nr;
-        uint8_t *record = qk_weight_panel(w, n / w->nr);
+        uint8_t *record = (uint8_t *)packed + qk_weight_panel(w, n / w->nr); /* only read */
         for (size_t b = 0; b < w->blocks; b++, record += w->records.bytes) {
             move_codes(w, b, j, record, codes + n * row_bytes(w), 0);
             const size_t number = n * groups + b * w->records.block / w->group;
@@ -334,12 +333,12 @@ void qk_unpack_weight(const void *packed, uint8_t *codes, void *scales, uint8_t 
     }
 }
 
-qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes)
+qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes,
+                                 qk_packed_weight *header)
 {
-    qk_packed_weight header;
     uint64_t total;
-    return is_layout(layout, shape->row_tables) && bytes >= sizeof header && lay_out(shape, layout, &header, &total) &&
-                   bytes == total && memcmp(&header, packed, sizeof header) == 0
+    return is_layout(layout, shape->row_tables) && bytes >= sizeof *header && lay_out(shape, layout, header, &total) &&
+                   bytes == total && memcmp(header, packed, sizeof *header) == 0
                ? QK_OK
                : QK_FOREIGN_LAYOUT;
 }
