@@ -56,6 +56,6 @@ void qk_begin_packed_b(const qk_packed_b *header, const int32_t *zero_point, siz
 void qk_pack_panel(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed, size_t col, uint8_t *panel);
 
 /* All of them. */
-void qk_pack_panels(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed);
+qk_status qk_pack_panels(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed);
 
 #endif

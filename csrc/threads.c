@@ -21,16 +21,19 @@
 #define _GNU_SOURCE
 #include "threads.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
-#include "qkernels.h"
+#include "interrupt.h"
 
 enum {
     SPINS = 1000,   /* before parking: tens of microseconds */
     SEAT = 1 << 16, /* one in the gate's count of seats, which stands above that of the workers inside */
+    PATIENCE = 100, /* milliseconds that an owner waits before it looks whether its call is to end */
 };
 _Static_assert((int)QK_MAX_THREADS < (int)SEAT, "the workers inside fit their half of the gate");
 
@@ -46,6 +49,7 @@ static struct pool {
     void (*task)(void *context, size_t i);
     void *context;
     size_t count;
+    const atomic_int *interruption; /* of the owner */
 
     _Alignas(64) atomic_size_t next; /* the next task to draw */
     _Alignas(64) atomic_uint gate;   /* SEAT * seats free + workers inside */
@@ -88,7 +92,18 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static void wait_in(room *room, int (*condition)(void))
+static struct timespec in_milliseconds(long more)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t); /* as pthread_cond_timedwait reads it */
+    t.tv_nsec += more % 1000 * 1000000;
+    t.tv_sec += more / 1000 + t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
+}
+
+/* Until the condition holds; with `meanwhile`, which is called now and then. */
+static void wait_in(room *room, int (*condition)(void), int (*meanwhile)(void))
 {
     for (int spin = 1; spin <= SPINS; spin++) {
         if (condition())
@@ -100,8 +115,18 @@ static void wait_in(room *room, int (*condition)(void))
     }
     pthread_mutex_lock(&pool.mutex);
     atomic_fetch_add(&room->parked, 1);
-    while (!condition())
-        pthread_cond_wait(&room->wake, &pool.mutex);
+    while (!condition()) {
+        if (!meanwhile) {
+            pthread_cond_wait(&room->wake, &pool.mutex);
+            continue;
+        }
+        const struct timespec soon = in_milliseconds(PATIENCE);
+        if (pthread_cond_timedwait(&room->wake, &pool.mutex, &soon) == ETIMEDOUT) {
+            pthread_mutex_unlock(&pool.mutex);
+            meanwhile();
+            pthread_mutex_lock(&pool.mutex);
+        }
+    }
     atomic_fetch_sub(&room->parked, 1);
     pthread_mutex_unlock(&pool.mutex);
 }
@@ -119,8 +144,14 @@ static void wake(room *room, int threads)
 
 static void draw_tasks(void)
 {
-    for (size_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.count;)
+    for (size_t i; !qk_interrupted() && (i = atomic_fetch_add(&pool.next, 1)) < pool.count;)
         pool.task(pool.context, i);
+}
+
+/* What became of the calling thread's call so far. */
+static qk_status is_interrupted(void)
+{
+    return atomic_load_explicit(qk_interruption(), memory_order_relaxed) ? QK_INTERRUPTED : QK_OK;
 }
 
 /* Whether there was a seat. */
@@ -135,10 +166,12 @@ static int enter(void)
 
 static void *work(void *unused)
 {
+    qk_set_default_floating_mode(); /* the mode of the thread that started this one may be another */
     for (;;) {
-        wait_in(&pool.for_workers, is_open);
+        wait_in(&pool.for_workers, is_open, NULL);
         if (!enter())
             continue;
+        qk_follow_interruption(pool.interruption);
         draw_tasks();
         if (atomic_fetch_sub(&pool.gate, 1) == 1 && atomic_load(&pool.for_owner.parked))
             wake(&pool.for_owner, 1);
@@ -164,18 +197,19 @@ static int start_workers(int wanted)
     return pool.workers;
 }
 
-void qk_parallel_for(void (*task)(void *context, size_t i), void *context, size_t count)
+qk_status qk_parallel_for(void (*task)(void *context, size_t i), void *context, size_t count)
 {
     const size_t allowed = (size_t)qk_get_num_threads(), threads = count < allowed ? count : allowed;
     if (threads < 2 || atomic_flag_test_and_set(&pool.busy)) {
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < count && !(i > 0 && qk_interrupted()); i++)
             task(context, i);
-        return;
+        return is_interrupted();
     }
     const int helpers = start_workers((int)threads - 1);
     pool.task = task;
     pool.context = context;
     pool.count = count;
+    pool.interruption = qk_interruption();
     atomic_store(&pool.next, 0);
     /* An exchange, which on x86 is what a sequentially consistent store is anyway: qemu 7 on x86 lets the load behind an
      * Arm store-release pass it, and the announcement of who parks just now is missed. */
@@ -185,6 +219,7 @@ void qk_parallel_for(void (*task)(void *context, size_t i), void *context, size_
         wake(&pool.for_workers, helpers - awake);
     draw_tasks();
     atomic_fetch_and(&pool.gate, SEAT - 1);
-    wait_in(&pool.for_owner, is_left);
+    wait_in(&pool.for_owner, is_left, qk_interrupted);
     atomic_flag_clear(&pool.busy);
+    return is_interrupted();
 }

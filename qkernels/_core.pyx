@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The binding: arrays that the Python layer has checked go in, a status comes out and becomes an exception.
 
-Every array argument here is C-contiguous and of the dtype that its C counterpart names; int8_gemm alone takes its
-arguments as users give them.
+Every array argument here is C-contiguous, aligned and of the dtype that its C counterpart names, with as many values as C
+reads or writes; another one is a ValueError (`expect`). int8_gemm alone takes its arguments as users give them.
 """
 
 from c_qkernels cimport *
@@ -12,7 +12,9 @@ from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 cimport cython
 cimport numpy as cnp
 
+import functools
 import os
+import threading
 
 import numpy as np
 
@@ -45,13 +47,104 @@ _ERRORS = {
 
 cdef int check(qk_status status, str data="x", str zero_point="zero_point", str scale="scale") except -1:
     if status != QK_OK:
+        raise_pending()
         error, message = _ERRORS[status]
         raise error(message.format(data=data, scale=scale, zero_point=zero_point))
     return 0
 
 
+# --------------------------------------------------------------------------------------------- interruption
+# A signal handler runs, and may raise, where a long call asks whether it is to end. Python has it do so on the main thread
+# alone; others do not even ask, as that takes the GIL.
+
+cdef extern from *:
+    """
+    static int raise_pending(void) { return PyErr_Occurred() ? -1 : 0; }
+    """
+    int raise_pending() except -1  # the exception of a signal handler, if there is one
+
+cdef extern from "Python.h":
+    int run_signal_handlers "PyErr_CheckSignals"() noexcept  # leaves an exception where it is
+    unsigned long this_thread "PyThread_get_thread_ident"() noexcept nogil
+
+cdef unsigned long main_thread = threading.main_thread().ident
+
+
+cdef int is_interrupted() noexcept nogil:
+    if this_thread() != main_thread:
+        return False
+    with gil:
+        return run_signal_handlers()
+
+
+def _forked():
+    """The thread that forked is the main one of the child."""
+    global main_thread
+    main_thread = this_thread()
+
+
+os.register_at_fork(after_in_child=_forked)
+qk_ask_for_interruption(is_interrupted)
+
+
+# --------------------------------------------------------------------------------------- floating-point mode
+
+def in_default_floating_mode(function):
+    """Have what a function computes by NumPy be computed in the default floating-point mode, whatever the caller's is.
+
+    Another library of the process may have set one: torch.set_flush_denormal does, and so does the start of a library that
+    was linked with -ffast-math. C sees to itself; public functions and methods that compute with floats are decorated.
+    The mode is that of this thread: what NumPy's linear algebra computes on threads of its own is in theirs.
+    """
+    @functools.wraps(function)
+    def call(*args, **options):
+        cdef uint64_t callers = qk_set_default_floating_mode()
+        try:
+            return function(*args, **options)
+        finally:
+            qk_restore_floating_mode(callers)
+    return call
+
+
+def set_floating_mode(mode):
+    """Give this thread another mode, None for the default, and return the one that it had: the CPU's register, for tests."""
+    cdef uint64_t before = qk_set_default_floating_mode()
+    if mode is not None:
+        qk_restore_floating_mode(mode)
+    return before
+
+
 cdef inline void *data(cnp.ndarray array) noexcept nogil:
     return NULL if array is None else cnp.PyArray_DATA(array)
+
+
+# --------------------------------------------------------------------------------------------------- arrays
+
+cdef inline int expect(cnp.ndarray x, int type_number, size_t count, str name) except -1:
+    """Refuse an array that C would read beyond, or read otherwise. Whole bytes are int8 or uint8."""
+    if (x is not None and (cnp.PyArray_TYPE(x) == type_number
+                           or (type_number == cnp.NPY_UINT8 and cnp.PyArray_TYPE(x) == cnp.NPY_INT8))
+            and cnp.PyArray_ISCARRAY_RO(x) and <size_t>cnp.PyArray_SIZE(x) == count):
+        return 0
+    refuse(x, type_number, count, name)
+
+
+cdef inline int expect_result(cnp.ndarray x, int type_number, size_t count, str name) except -1:
+    """Likewise, where C writes."""
+    expect(x, type_number, count, name)
+    if not cnp.PyArray_ISWRITEABLE(x):
+        raise ValueError(f"{name}: is read-only")
+
+
+cdef int refuse(cnp.ndarray x, int type_number, size_t count, str name) except -1:
+    got = "None" if x is None else f"{(<object>x).dtype} of shape {(<object>x).shape} and strides {(<object>x).strides}"
+    raise ValueError(f"{name}: got {got}, takes {count} values of {cnp.PyArray_DescrFromType(type_number)}, contiguous and "
+                     "aligned")
+
+
+cpdef cnp.ndarray contiguous(cnp.ndarray x):
+    """x, or a copy where it is not C-contiguous or not aligned, as C takes it."""
+    return x if cnp.PyArray_ISCARRAY_RO(x) else np.array(x, order="C", subok=False)
 
 
 # ------------------------------------------------------------------------------------------------ dispatch
@@ -164,7 +257,7 @@ cdef bint overlap(cnp.ndarray x, cnp.ndarray y) except -1:
 cdef class Output:
     """The `out=` protocol: `.buffer` is what to compute into, `.done()` what to return.
 
-    The buffer is `out` itself where that is C-contiguous, else a temporary that `done` copies.
+    The buffer is `out` itself where that is C-contiguous and aligned, else a temporary that `done` copies.
     """
 
     cdef cnp.ndarray out
@@ -189,7 +282,7 @@ cdef class Output:
             if isinstance(other, cnp.ndarray) and overlap(out, other):
                 raise ValueError("out: shares memory with an input")
         self.out = out
-        self.buffer = out if cnp.PyArray_IS_C_CONTIGUOUS(out) else empty(shape, dtype, name)
+        self.buffer = out if cnp.PyArray_ISCARRAY_RO(out) else empty(shape, dtype, name)
 
     cpdef cnp.ndarray done(self):
         if self.buffer is not self.out:
@@ -200,19 +293,46 @@ cdef class Output:
 # ----------------------------------------------------------------------------------------------- affine ops
 # layout is (rows, cols, block, channels, scales); qtype is (qmin, qmax, is_signed); scheme (symmetric, full_range).
 
+cdef size_t size_of(qk_layout layout) except? 0:
+    """How many values it lays out."""
+    cdef size_t used = 0
+    if layout.rows and layout.cols:
+        used = layout.cols
+        if layout.block:
+            used = layout.channels * (layout.cols // layout.block + (layout.cols % layout.block != 0))
+    if layout.scales < used:
+        raise ValueError(f"layout: got {layout}, whose values use {used} scales")
+    return layout.rows * layout.cols
+
+
 def ranges(cnp.ndarray x, qk_layout layout, cnp.ndarray low, cnp.ndarray high):
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_result(low, cnp.NPY_FLOAT32, layout.scales, "low")
+    expect_result(high, cnp.NPY_FLOAT32, layout.scales, "high")
     with nogil:
         status = qk_ranges(<const float *>data(x), &layout, <float *>data(low), <float *>data(high))
     check(status)
+
+
+cdef int expect_parameters(qk_layout layout, cnp.ndarray scale, cnp.ndarray zero_point, bint are_results) except -1:
+    expect(scale, cnp.NPY_FLOAT32, layout.scales, "scale")
+    expect(zero_point, cnp.NPY_INT32, layout.scales, "zero_point")
+    if are_results and not (cnp.PyArray_ISWRITEABLE(scale) and cnp.PyArray_ISWRITEABLE(zero_point)):
+        raise ValueError("scale, zero_point: are read-only")
 
 
 def qparams_of_ranges(cnp.ndarray low, cnp.ndarray high, qk_qtype qtype, qk_scheme scheme, cnp.ndarray scale,
                       cnp.ndarray zero_point):
     """All of one size."""
     cdef qk_status status
+    cdef size_t count = cnp.PyArray_SIZE(low)
+    expect(low, cnp.NPY_FLOAT32, count, "low")
+    expect(high, cnp.NPY_FLOAT32, count, "high")
+    expect_result(scale, cnp.NPY_FLOAT32, count, "scale")
+    expect_result(zero_point, cnp.NPY_INT32, count, "zero_point")
     with nogil:
-        status = qk_qparams_of_ranges(<const float *>data(low), <const float *>data(high), low.shape[0], qtype, scheme,
+        status = qk_qparams_of_ranges(<const float *>data(low), <const float *>data(high), count, qtype, scheme,
                                       <float *>data(scale), <int32_t *>data(zero_point))
     check(status)
 
@@ -220,6 +340,8 @@ def qparams_of_ranges(cnp.ndarray low, cnp.ndarray high, qk_qtype qtype, qk_sche
 def choose_qparams(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme scheme,
                    cnp.ndarray scale, cnp.ndarray zero_point):
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_parameters(layout, scale, zero_point, True)
     with nogil:
         status = qk_choose_qparams(<const float *>data(x), &layout, qtype, scheme,
                                    <float *>data(scale), <int32_t *>data(zero_point))
@@ -229,6 +351,9 @@ def choose_qparams(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme sc
 def quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray scale, cnp.ndarray zero_point,
              cnp.ndarray q):
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_parameters(layout, scale, zero_point, False)
+    expect_result(q, cnp.NPY_UINT8, size_of(layout), "q")
     with nogil:
         status = qk_quantize(<const float *>data(x), &layout, qtype, <const float *>data(scale),
                              <const int32_t *>data(zero_point), <uint8_t *>data(q))
@@ -238,6 +363,9 @@ def quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray scale,
 def dequantize(cnp.ndarray q, qk_layout layout, qk_qtype qtype, cnp.ndarray scale, cnp.ndarray zero_point,
                cnp.ndarray x):
     cdef qk_status status
+    expect(q, cnp.NPY_UINT8, size_of(layout), "q")
+    expect_parameters(layout, scale, zero_point, False)
+    expect_result(x, cnp.NPY_FLOAT32, size_of(layout), "x")
     with nogil:
         status = qk_dequantize(<const uint8_t *>data(q), &layout, qtype, <const float *>data(scale),
                                <const int32_t *>data(zero_point), <float *>data(x))
@@ -247,6 +375,9 @@ def dequantize(cnp.ndarray q, qk_layout layout, qk_qtype qtype, cnp.ndarray scal
 def fake_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray scale, cnp.ndarray zero_point,
                   cnp.ndarray y):
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_parameters(layout, scale, zero_point, False)
+    expect_result(y, cnp.NPY_FLOAT32, size_of(layout), "y")
     with nogil:
         status = qk_fake_quantize(<const float *>data(x), &layout, qtype, <const float *>data(scale),
                                   <const int32_t *>data(zero_point), <float *>data(y))
@@ -255,8 +386,15 @@ def fake_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray s
 
 def fake_quantize_grad(cnp.ndarray dy, cnp.ndarray x, qk_layout layout, qk_qtype qtype, cnp.ndarray scale,
                        cnp.ndarray zero_point, cnp.ndarray dx, cnp.ndarray dscale, cnp.ndarray dclip):
-    """dscale, dclip: float64 of the shape of scale, or None."""
+    """dscale, dclip: float64 of the shape of scale, or both None."""
     cdef qk_status status
+    expect(dy, cnp.NPY_FLOAT32, size_of(layout), "dy")
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_parameters(layout, scale, zero_point, False)
+    expect_result(dx, cnp.NPY_FLOAT32, size_of(layout), "dx")
+    if dscale is not None or dclip is not None:
+        expect_result(dscale, cnp.NPY_FLOAT64, layout.scales, "dscale")
+        expect_result(dclip, cnp.NPY_FLOAT64, layout.scales, "dclip")
     with nogil:
         status = qk_fake_quantize_grad(<const float *>data(dy), <const float *>data(x), &layout, qtype,
                                        <const float *>data(scale), <const int32_t *>data(zero_point),
@@ -267,6 +405,9 @@ def fake_quantize_grad(cnp.ndarray dy, cnp.ndarray x, qk_layout layout, qk_qtype
 def dynamic_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme scheme, cnp.ndarray q,
                      cnp.ndarray scale, cnp.ndarray zero_point):
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, size_of(layout), "x")
+    expect_parameters(layout, scale, zero_point, True)
+    expect_result(q, cnp.NPY_UINT8, size_of(layout), "q")
     with nogil:
         status = qk_dynamic_quantize(<const float *>data(x), &layout, qtype, scheme, <uint8_t *>data(q),
                                      <float *>data(scale), <int32_t *>data(zero_point))
@@ -275,25 +416,41 @@ def dynamic_quantize(cnp.ndarray x, qk_layout layout, qk_qtype qtype, qk_scheme 
 
 def energy(cnp.ndarray x):
     """The sum of the squares of a float32 array, C-contiguous, as float64; the same on every processor."""
-    cdef size_t n = x.size
+    cdef size_t n = cnp.PyArray_SIZE(x)
     cdef double result
+    cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, n, "x")
     with nogil:
-        result = qk_energy(<const float *>data(x), n)
+        status = qk_energy(<const float *>data(x), n, &result)
+    check(status)
     return result
 
 
 # -------------------------------------------------------------------------------------------------- packing
 
+cdef size_t packed_bytes(size_t n, int bits) except? 0:
+    """Of n values."""
+    if bits not in (1, 2, 4):
+        raise ValueError(f"bits: got {bits}, takes 1, 2 or 4")
+    return n // 8 * bits + (n % 8 * bits + 7) // 8
+
+
 def pack_bits(cnp.ndarray q, size_t rows, size_t n, int bits, bint is_signed, bint high_first, cnp.ndarray p):
     cdef qk_status status
+    expect(q, cnp.NPY_UINT8, rows * n, "q")
+    expect_result(p, cnp.NPY_UINT8, rows * packed_bytes(n, bits), "p")
     with nogil:
         status = qk_pack_bits(<const uint8_t *>data(q), rows, n, bits, is_signed, high_first, <uint8_t *>data(p))
     check(status, "q")
 
 
 def unpack_bits(cnp.ndarray p, size_t rows, size_t n, int bits, bint is_signed, bint high_first, cnp.ndarray q):
+    expect(p, cnp.NPY_UINT8, rows * packed_bytes(n, bits), "p")
+    expect_result(q, cnp.NPY_UINT8, rows * n, "q")
+    cdef qk_status status
     with nogil:
-        qk_unpack_bits(<const uint8_t *>data(p), rows, n, bits, is_signed, high_first, <uint8_t *>data(q))
+        status = qk_unpack_bits(<const uint8_t *>data(p), rows, n, bits, is_signed, high_first, <uint8_t *>data(q))
+    check(status)
 
 
 include "_core_gemm.pxi"

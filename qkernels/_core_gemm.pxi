@@ -243,8 +243,10 @@ cdef class PackedB:
     def _unpacked(self):
         cdef cnp.ndarray b = np.empty(self.shape, self.dtype)
         cdef cnp.ndarray zero_point = np.empty(self.shape[1], np.int32)
+        cdef qk_status status
         with nogil:
-            qk_unpack_b(&self.header, data(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
+            status = qk_unpack_b(&self.header, data(self.memory), <uint8_t *>data(b), <int32_t *>data(zero_point))
+        check(status)
         return b, zero_point
 
     def __reduce__(self):
@@ -416,6 +418,8 @@ cdef class Product:
                 args.a.data = <const uint8_t *>data(a) + offset_of(a, i)
                 args.out = <char *>data(out) + i * self.m * args.out_row_bytes
                 status = qk_int8_gemm(args)
+                if status == QK_OK and i % 16 == 15 and qk_interrupted():
+                    status = QK_INTERRUPTED
                 if status != QK_OK:
                     break
         check(status, "b_q", "a_zero_point", "scales")
@@ -426,15 +430,19 @@ def int8_gemm(a_q, b_q, scales, a_zero_point, b_zero_point, row_scales, bias, ac
     """int8_gemm of gemm.py; its arguments are checked here, in this order, and all before anything is computed."""
     cdef Product product = Product.__new__(Product)
     cdef Output output = Output.__new__(Output)
-    product.set_operands(a_q, b_q, b_zero_point)
-    product.set_a_zero_point(a_zero_point)
-    product.set_output(scales, row_scales, activation, out_dtype, out_scale, requant)
-    product.set_columns_and_rows(scales, row_scales, bias)
-    product.set_range(activation, out_scale, out_zero_point)
-    output.take(out, product.batch + (product.m, product.n), product.dtype, "a_q",
-                (product.a, product.b, a_zero_point, b_zero_point, scales, row_scales, bias))
-    product.multiply(output.buffer)
-    return output.done()
+    cdef uint64_t callers_mode = qk_set_default_floating_mode()  # for scales that are converted to float32
+    try:
+        product.set_operands(a_q, b_q, b_zero_point)
+        product.set_a_zero_point(a_zero_point)
+        product.set_output(scales, row_scales, activation, out_dtype, out_scale, requant)
+        product.set_columns_and_rows(scales, row_scales, bias)
+        product.set_range(activation, out_scale, out_zero_point)
+        output.take(out, product.batch + (product.m, product.n), product.dtype, "a_q",
+                    (product.a, product.b, a_zero_point, b_zero_point, scales, row_scales, bias))
+        product.multiply(output.buffer)
+        return output.done()
+    finally:
+        qk_restore_floating_mode(callers_mode)
 
 
 def gemm_peak(uint64_t rounds):
@@ -452,6 +460,8 @@ def read_loop(cnp.ndarray buffer, uint64_t rounds):
     """Read a buffer of whole READ_BLOCKs `rounds` times; the sum of its 32-bit words."""
     cdef uint32_t sum
     cdef size_t size = cnp.PyArray_NBYTES(buffer)
+    if not cnp.PyArray_ISCARRAY_RO(buffer) or size % QK_READ_BLOCK or <size_t>data(buffer) % 4:
+        raise ValueError("buffer: takes whole blocks of aligned words")
     with nogil:
         sum = qk_read_loop(data(buffer), size, rounds)
     return sum

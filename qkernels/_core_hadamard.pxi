@@ -7,6 +7,8 @@ def hadamard(cnp.ndarray x, size_t k, seed, bint inverse, cnp.ndarray y):
     cdef const uint64_t *signs = NULL if seed is None else &state
     cdef size_t rows = cnp.PyArray_SIZE(x) // k if k else 0
     cdef qk_status status
+    expect(x, cnp.NPY_FLOAT32, rows * k, "x")
+    expect_result(y, cnp.NPY_FLOAT32, rows * k, "y")
     with nogil:
         status = qk_hadamard(<const float *>data(x), rows, k, signs, inverse, <float *>data(y))
     check(status)

@@ -19,14 +19,36 @@ cdef qk_weight_layout given_weight_layout(layout) except *:
 
 
 cdef qk_weight shape_of(size_t n, size_t k, group_size, qk_codes coding, int window, int scale_bytes,
-                        bint row_tables) noexcept:
+                        bint row_tables) except *:
     """A weight without its arrays."""
     cdef qk_weight weight
+    if group_size and group_size % 32:
+        raise ValueError(f"group_size: got {group_size}, takes a multiple of 32")
+    if not 0 <= <int>coding < QK_CODES_COUNT or not 0 <= window <= 16 or scale_bytes not in (2, 4):
+        raise ValueError(f"codes: got coding {<int>coding}, a window of {window} and scales of {scale_bytes} bytes")
     weight.n, weight.k, weight.group, weight.coding, weight.window = n, k, group_size or 0, coding, window
     weight.scale_bytes, weight.row_tables = scale_bytes, row_tables
     weight.codes = weight.zero_points = NULL
     weight.levels, weight.scales = NULL, NULL
     return weight
+
+
+cdef size_t groups_of(qk_weight weight) noexcept:
+    """Of a row."""
+    return (weight.k + weight.group - 1) // weight.group if weight.group else 1
+
+
+cdef size_t row_bytes(qk_weight weight) noexcept:
+    """Of a row of codes."""
+    cdef size_t block = qk_weight_block(weight.k, weight.group), blocks = weight.k // block + (weight.k % block != 0)
+    if weight.coding < QK_CODES_TRELLIS2:
+        return weight.k
+    return blocks * block * (2 + (<int>weight.coding - QK_CODES_TRELLIS2) % 3) // 8
+
+
+cdef size_t levels_of(qk_weight weight) noexcept:
+    """Of a table for all rows, or of a trellis."""
+    return 16 if weight.coding == QK_CODES_TABLE else 64 if QK_CODES_TRELLIS2 <= weight.coding < QK_CODES_FINE2 else 0
 
 
 cdef size_t packed_size(qk_weight weight, qk_weight_layout layout, str name) except? 0:
@@ -79,8 +101,19 @@ cdef class PackedWeight:
         cdef qk_weight weight
         cdef qk_weight_layout own = qk_own_weight_layout() if layout is None else given_weight_layout(layout)
         cdef qk_status status
+        if codes.ndim != 2 or cnp.PyArray_TYPE(codes) != cnp.NPY_UINT8:
+            raise ValueError(f"codes: got {codes.ndim} dimension(s) of {(<object>codes).dtype}, takes uint8 [N, K]")
         weight = shape_of(codes.shape[0], codes.shape[1] if k is None else k, group_size, coding, window,
                           cnp.PyArray_ITEMSIZE(scales), levels is not None and levels.ndim == 2)
+        expect(codes, cnp.NPY_UINT8, weight.n * row_bytes(weight), "codes")
+        expect(scales, cnp.NPY_FLOAT16 if weight.scale_bytes == 2 else cnp.NPY_FLOAT32, weight.n * groups_of(weight),
+               "scales")
+        if zero_points is not None:
+            expect(zero_points, cnp.NPY_UINT8, weight.n * groups_of(weight), "zero_points")
+        if levels is not None:
+            expect(levels, cnp.NPY_INT8, 16 * weight.n if weight.row_tables else levels_of(weight), "levels")
+        elif levels_of(weight):
+            raise ValueError("levels: needed for these codes")
         self.describe(weight, own, codes.shape[1], levels, zero_points is not None)
         weight.codes = <const uint8_t *>data(codes)
         weight.levels = <const int8_t *>data(levels)
@@ -132,14 +165,16 @@ cdef class PackedWeight:
 
     def unpack(self):
         """(codes, scales, zero_points), as they were packed; with K = 0, which stores none, scales of 1."""
-        cdef size_t group = self.weight.group, groups = (self.weight.k + group - 1) // group if group else 1
+        cdef size_t groups = groups_of(self.weight)
         cdef cnp.ndarray codes = np.empty(self.codes_shape, np.uint8), zero_points = None
         cdef cnp.ndarray scales = np.ones((self.weight.n, groups), np.float16 if self.weight.scale_bytes == 2 else np.float32)
         if self.has_zero_points:
             zero_points = np.zeros((self.weight.n, groups), np.uint8)
+        cdef qk_status status
         with nogil:
-            qk_unpack_weight(&self.header, data(self.memory), <uint8_t *>data(codes), data(scales),
-                             <uint8_t *>data(zero_points))
+            status = qk_unpack_weight(&self.header, data(self.memory), <uint8_t *>data(codes), data(scales),
+                                      <uint8_t *>data(zero_points))
+        check(status)
         return codes, scales, zero_points
 
     def __reduce__(self):
@@ -149,6 +184,8 @@ cdef class PackedWeight:
 
 def weight_block(size_t k, group_size):
     """The values along k that are summed as integers."""
+    if group_size and group_size % 32:
+        raise ValueError(f"group_size: got {group_size}, takes a multiple of 32")
     return qk_weight_block(k, group_size or 0)
 
 
@@ -158,6 +195,13 @@ def linear(cnp.ndarray x, PackedWeight weight, cnp.ndarray input_scales, seed, c
     cdef qk_linear_args args
     cdef uint64_t state = 0 if seed is None else seed
     cdef qk_status status
+    cdef size_t m = x.shape[0] if x.ndim == 2 else 0
+    expect(x, cnp.NPY_FLOAT32, m * weight.weight.k, "x")
+    expect_result(out, cnp.NPY_FLOAT32, m * weight.weight.n, "out")
+    if input_scales is not None:
+        expect(input_scales, cnp.NPY_FLOAT32, weight.weight.k, "input_scales")
+    if bias is not None:
+        expect(bias, cnp.NPY_FLOAT32, weight.weight.n, "bias")
     args.x, args.m = <const float *>data(x), x.shape[0]
     args.weight, args.header = data(weight.memory), weight.header
     args.rows, args.bias = rows, <const float *>data(bias)

@@ -49,6 +49,7 @@ def parameters_of(scale, zero_point, layout):
             arguments.integer_parameter(zero_point, "zero_point", layout.scale_shape))
 
 
+@_core.in_default_floating_mode
 def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None, out=None):
     """Quantize: ``saturate(round_half_even(x / scale) + zero_point)``.
 
@@ -88,10 +89,11 @@ def quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None
     layout = Layout(x.shape, axis, group_size)
     scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(out, x.shape, qtype.storage, "x", x)
-    _core.quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
+    _core.quantize(_core.contiguous(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
 
+@_core.in_default_floating_mode
 def dequantize(q, scale, zero_point=0, *, dtype=None, axis=None, group_size=None, out=None):
     """Dequantize: ``float32(q - zero_point) * scale``.
 
@@ -127,10 +129,11 @@ def dequantize(q, scale, zero_point=0, *, dtype=None, axis=None, group_size=None
     layout = Layout(q.shape, axis, group_size)
     scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(out, q.shape, np.float32, "q", q)
-    _core.dequantize(np.ascontiguousarray(q), layout.struct, qtype.range, scale, zero_point, output.buffer)
+    _core.dequantize(_core.contiguous(q), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
 
+@_core.in_default_floating_mode
 def fake_quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None):
     """Quantize and dequantize in one pass: the values that a quantized model would see.
 
@@ -154,7 +157,7 @@ def fake_quantize(x, scale, zero_point=0, *, dtype="int8", axis=None, group_size
     layout = Layout(x.shape, axis, group_size)
     scale, zero_point = parameters_of(scale, zero_point, layout)
     output = _core.Output(None, x.shape, np.float32, "x")
-    _core.fake_quantize(np.ascontiguousarray(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
+    _core.fake_quantize(_core.contiguous(x), layout.struct, qtype.range, scale, zero_point, output.buffer)
     return output.done()
 
 
@@ -198,6 +201,6 @@ def dynamic_quantize(x, *, axis=None, dtype="uint8", symmetric=False):
     q = _core.empty(x.shape, qtype.storage, "x")
     scale = np.empty(layout.scale_shape, np.float32)
     zero_point = np.empty(layout.scale_shape, np.int32)
-    _core.dynamic_quantize(np.ascontiguousarray(x), layout.struct, qtype.range,
+    _core.dynamic_quantize(_core.contiguous(x), layout.struct, qtype.range,
                            {"symmetric": bool(symmetric), "full_range": False}, q, scale, zero_point)
     return q, scale[()], zero_point.astype(qtype.storage)[()]

@@ -20,11 +20,13 @@ import numbers
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 
 MOST_TOTALS = 2**20  # kept after a layer
 ROUNDING = 4 * np.finfo(np.float64).eps  # of a sum, for each of its terms
 
 
+@_core.in_default_floating_mode
 def allocate(errors, costs, budget, *, gap=0.0):
     """The candidate of each layer with which the total error is least and the total cost within a budget.
 
@@ -76,6 +78,7 @@ def allocate(errors, costs, budget, *, gap=0.0):
     return totals.path(-1)
 
 
+@_core.in_default_floating_mode
 def frontier(errors, costs, budgets=None, *, gap=0.0):
     """The allocations of which none is better than another in both total cost and total error.
 

@@ -67,6 +67,6 @@ def binary_gemm(a_bits, b_bits, k=None, *, out=None):
     if -(-k // 8) != row_bytes:
         raise ValueError(f"k: {k} bits take {-(-k // 8)} bytes, the rows of a_bits and b_bits have {row_bytes}")
     output = _core.Output(out, (*a.shape[:-1], b.shape[0]), np.int32, "a_bits", a, b)
-    rows = np.ascontiguousarray(a).reshape(math.prod(a.shape[:-1]), row_bytes)
-    _core.binary_gemm(rows, np.ascontiguousarray(b), k, output.buffer)
+    rows = _core.contiguous(a).reshape(math.prod(a.shape[:-1]), row_bytes)
+    _core.binary_gemm(rows, _core.contiguous(b), k, output.buffer)
     return output.done()

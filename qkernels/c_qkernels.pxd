@@ -21,6 +21,7 @@ cdef extern from "qkernels.h" nogil:
         QK_FIXED_RANGE
         QK_FIXED_SCALE
         QK_TOO_FAR
+        QK_INTERRUPTED
 
     int qk_isa_count()
     const char *qk_isa_name(int isa)
@@ -38,6 +39,12 @@ cdef extern from "qkernels.h" nogil:
     int QK_MAX_THREADS
     int qk_get_num_threads()
     void qk_set_num_threads(int n)
+
+    void qk_ask_for_interruption(int (*is_interrupted)() noexcept nogil)
+    int qk_interrupted()
+
+    uint64_t qk_set_default_floating_mode()
+    void qk_restore_floating_mode(uint64_t mode)
 
     ctypedef struct qk_layout:
         size_t rows, cols, block, channels, scales
@@ -71,8 +78,8 @@ cdef extern from "qkernels.h" nogil:
 
     qk_status qk_pack_bits(const uint8_t *q, size_t rows, size_t n, int bits, int is_signed, int high_first,
                            uint8_t *p)
-    void qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
-                        uint8_t *q)
+    qk_status qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
+                             uint8_t *q)
 
     ctypedef struct qk_matrix:
         const uint8_t *data
@@ -90,7 +97,7 @@ cdef extern from "qkernels.h" nogil:
     qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes)
     qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
                         qk_packed_b *header, void *packed)
-    void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
+    qk_status qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
     qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,
                                 qk_packed_b *header)
 
@@ -130,6 +137,7 @@ cdef extern from "qkernels.h" nogil:
     qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n, size_t k, int32_t *out)
 
     ctypedef enum qk_codes:
+        QK_CODES_TABLE
         QK_CODES_TRELLIS2
         QK_CODES_FINE2
         QK_CODES_COUNT
@@ -157,8 +165,8 @@ cdef extern from "qkernels.h" nogil:
     qk_weight_layout qk_weight_layout_of_isa(int isa)
     qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes)
     qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed)
-    void qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
-                          uint8_t *zero_points)
+    qk_status qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
+                               uint8_t *zero_points)
     qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes,
                                      qk_packed_weight *header)
 
@@ -187,7 +195,7 @@ cdef extern from "qkernels.h" nogil:
 
     qk_status qk_linear(const qk_linear_args *args)
 
-    double qk_energy(const float *x, size_t n)
+    qk_status qk_energy(const float *x, size_t n, double *energy)
 
     qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
                                 uint8_t *stream)

@@ -50,6 +50,7 @@ class Codebook:
 
     __slots__ = ("levels", "step", "_bounds")
 
+    @_core.in_default_floating_mode
     def __init__(self, levels):
         levels = arguments.parameter(levels, "levels")
         if levels.dtype.kind not in "iuf":
@@ -77,6 +78,7 @@ class Codebook:
         """The type of codes: uint8 for up to 256 levels, else uint16."""
         return np.dtype(np.uint8 if len(self) <= 256 else np.uint16)
 
+    @_core.in_default_floating_mode
     def encode(self, x, out=None):
         """The index of the level nearest to each value, of two equally near ones the lower.
 
@@ -138,6 +140,7 @@ class Codebook:
         return self.levels[codes]
 
     @classmethod
+    @_core.in_default_floating_mode
     def uniform(cls, low, high, levels):
         """A uniform scalar quantizer: levels evenly spaced from low to high, the centres of equal buckets.
 
@@ -175,6 +178,7 @@ class Codebook:
         return book
 
     @classmethod
+    @_core.in_default_floating_mode
     def lloyd_max(cls, density="normal", levels=16, support=None):
         """The levels of the least mean squared error for a density [1]_, [2]_.
 
@@ -229,6 +233,7 @@ class Codebook:
         return cls(lloyd_max(density, low, high, count))
 
     @classmethod
+    @_core.in_default_floating_mode
     def kmeans(cls, x, levels, weights=None):
         """The levels of the least (weighted) squared error for given values: optimal 1-D k-means [1]_.
 

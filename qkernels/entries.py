@@ -18,12 +18,11 @@ from . import _core, formats, safetensors_format
 from .gemm import PackedB
 from .groups import checked_group_size
 from .statistics import ENTRIES, InputStatistics
-from .weight_parts import SCALE_DTYPES, state_bytes
+from .weight_parts import SCALE_DTYPES, check_extents, state_bytes
 from .weight_stack import MadeWhenAsked, QuantizedWeightStack
 from .weights import QuantizedWeight
 
 ARRAY, MATRIX = {"kind": "array"}, {"kind": "weight"}
-LARGEST_EMPTY = 2**24  # rows or columns of an empty matrix, which no bytes of a file bear out
 
 
 def layout_id(layout):
@@ -289,8 +288,7 @@ def _check_shape(shape, count):
         raise ValueError(f"shape: takes {count} integers from 0 to 2**60")
     if count == 3 and not shape[0]:
         raise ValueError(f"shape: got {shape}, takes a stack of one or more")
-    if 0 in shape and max(shape) > LARGEST_EMPTY:
-        raise ValueError(f"shape: got {shape}, takes up to {LARGEST_EMPTY} rows and columns in an empty matrix")
+    check_extents(shape, "shape")
 
 
 # Of each kind: what a description has, what it may have, and the suffixes of its tensors, or of those of each weight.

@@ -38,7 +38,7 @@ class Grid(Scheme):
         """Of the nearest levels; without the checks of `quantize`, which are more work than a column is."""
         codes = np.empty(rows.shape, np.uint8)
         layout, qtype = Layout(rows.shape, 0, None), arguments.qtype(self.qtype)
-        _core.quantize(np.ascontiguousarray(rows), layout.struct, qtype.range,
+        _core.quantize(_core.contiguous(rows), layout.struct, qtype.range,
                        scales.astype(np.float32), zero_points.astype(np.int32), codes)
         return codes
 

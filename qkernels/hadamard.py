@@ -76,7 +76,7 @@ def hadamard(x, *, seed=None, inverse=False, out=None):
     if seed is not None:
         seed = arguments.scalar(seed, "seed", 0, 2**64 - 1)
     result = _core.Output(out, x.shape, np.float32, "x", x)
-    _core.hadamard(np.ascontiguousarray(x), x.shape[-1], seed, bool(inverse), result.buffer)
+    _core.hadamard(_core.contiguous(x), x.shape[-1], seed, bool(inverse), result.buffer)
     return result.done()
 
 
@@ -109,5 +109,5 @@ def rotated_moments(moments, seed):
             small = np.sign(hadamard(np.eye(size, dtype=np.float32))) / np.sqrt(size)
             rotated = (small @ rotated.reshape(-1, size, stride * k)).reshape(k, k)
             stride *= size
-        rotated = np.ascontiguousarray(rotated.T)
+        rotated = _core.contiguous(rotated.T)
     return (rotated + rotated.T) / 2

@@ -13,6 +13,7 @@ ACTIVATION_MODES = {("int8", "row"): 0, ("int8", "group"): 1, ("float32", "row")
 SMOOTH_ACTIVATIONS = {"gelu": 1, "silu": 2}
 
 
+@_core.in_default_floating_mode
 def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", activation=None, out=None):
     """A linear layer with a quantized weight: ``activation(x @ W.T + bias)``.
 
@@ -113,7 +114,7 @@ def linear(x, qw, bias=None, *, activations="int8", activation_scales="row", act
     if bias is not None:
         bias = arguments.linear_bias(bias, n)
     m = math.prod(x.shape[:-1])
-    _core.linear(np.ascontiguousarray(x).reshape(m, k), qw.packed, qw.input_scales, qw.seed, bias, mode,
+    _core.linear(_core.contiguous(x).reshape(m, k), qw.packed, qw.input_scales, qw.seed, bias, mode,
                  SMOOTH_ACTIVATIONS[activation] if is_smooth else 0, low, high, output.buffer.reshape(m, n))
     return output.done()
 

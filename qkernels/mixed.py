@@ -8,6 +8,7 @@ import itertools
 import math
 
 from . import _arguments as arguments
+from . import _core
 from .allocation import allocate, frontier, total
 from .frontier_plot import plot_frontier
 from .plans import Plan, check_layers, naming
@@ -19,6 +20,7 @@ from .sensitivity import (
 __all__ = ["Plan", "allocate", "frontier", "kl_divergence", "make_plan", "plot_frontier", "sensitivity"]
 
 
+@_core.in_default_floating_mode
 def make_plan(weights, candidates, *, budget_bits=None, budget_bytes=None, budget_seconds=None, measure="hessian",
               calibration=None, inputs=None, importance=None, activations="int8", rows=None, table=None):
     """The quantizations of a model's layers with the least total error within a budget.

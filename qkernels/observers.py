@@ -9,6 +9,7 @@ import threading
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 from .qparams import QParams, Scheme, checked_method
 
 
@@ -42,15 +43,18 @@ class Observer:
         self._low = self._high = np.zeros(0, np.float32)  # [scales], once there is a value
 
     @property
+    @_core.in_default_floating_mode
     def low(self):
         """float32, of the shape of the scales: the lower ends of the ranges of the values."""
         return self._shaped(self._low.astype(np.float32))
 
     @property
+    @_core.in_default_floating_mode
     def high(self):
         """float32, of the shape of the scales: the upper ends of the ranges of the values."""
         return self._shaped(self._high.astype(np.float32))
 
+    @_core.in_default_floating_mode
     def observe(self, x):
         """Add a batch.
 
@@ -83,6 +87,7 @@ class Observer:
         batch.count = blocks.size
         return self.merge(batch)
 
+    @_core.in_default_floating_mode
     def merge(self, other):
         """Add what another observer has seen.
 
@@ -134,6 +139,7 @@ class Observer:
                 setattr(seen, name, getattr(self, name))
         return seen
 
+    @_core.in_default_floating_mode
     def qparams(self, dtype="uint8", *, symmetric=False, method="minmax", percentile=None, full_range=False):
         """Scales and zero points for the values seen.
 
@@ -181,6 +187,7 @@ class Observer:
         return state | {name: np.array(getattr(seen, f"_{name}")) for name in self._ARRAYS if seen.count}
 
     @classmethod
+    @_core.in_default_floating_mode
     def from_state(cls, state):
         """The inverse of `to_state`.
 

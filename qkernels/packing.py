@@ -52,7 +52,7 @@ def pack(q, bits, *, order="low_first"):
         raise ValueError("q: takes an array of at least one dimension")
     n = q.shape[-1]
     p = np.empty((*q.shape[:-1], -(-n * bits // 8)), np.uint8)
-    _core.pack_bits(np.ascontiguousarray(q), q.size // n if n else 0, n, bits, q.dtype == np.int8,
+    _core.pack_bits(_core.contiguous(q), q.size // n if n else 0, n, bits, q.dtype == np.int8,
                     order == "high_first", p)
     return p
 
@@ -95,6 +95,6 @@ def unpack(p, bits, length, *, signed=True, order="low_first"):
         raise ValueError(f"length: {length} values of {bits} bits take {expected} bytes, p has {p.shape[-1]}")
     storage = arguments.QTYPES["int8" if signed else "uint8"].storage
     q = _core.empty((*p.shape[:-1], length), storage, "p")
-    _core.unpack_bits(np.ascontiguousarray(p), q.size // length if length else 0, length, bits, signed,
+    _core.unpack_bits(_core.contiguous(p), q.size // length if length else 0, length, bits, signed,
                       order == "high_first", q)
     return q

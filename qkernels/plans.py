@@ -4,7 +4,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import _files
+from . import _core, _files
 from .progress import progress
 from .sensitivity import OPTIONS, checked_candidate, is_calibrated, label, quantized
 from .weight_stack import QuantizedWeightStack
@@ -51,6 +51,7 @@ class Plan:
         self.layers = {name: checked_candidate(options, f"layers: {name}") for name, options in layers.items()}
         self.measured = dict(measured or {})
 
+    @_core.in_default_floating_mode
     def quantize(self, weights, *, calibration=None, done=None):
         """Quantize the layers of the plan.
 
@@ -106,6 +107,7 @@ class Plan:
         _files.write_json(path, {"version": VERSION, "layers": self.layers, "measured": measured})
 
     @classmethod
+    @_core.in_default_floating_mode
     def load(cls, path):
         """Read a file of `save`, which may have been edited.
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 from .statistics import InputStatistics
 
 SWEEPS = 1000  # over a chain of layers, at most
@@ -12,6 +13,7 @@ SETTLED = 1e-7  # a sweep whose factors are 1 but for so much is the last
 
 
 @np.errstate(over="ignore")
+@_core.in_default_floating_mode
 def smooth(weights, statistics, alpha=0.5):
     """Move the range of a few large inputs into the weights: SmoothQuant [1]_.
 
@@ -75,6 +77,7 @@ def smooth(weights, statistics, alpha=0.5):
 
 
 @np.errstate(over="ignore")
+@_core.in_default_floating_mode
 def divide_outputs(scales, *parameters):
     """Divide the outputs of a layer by folding the scales into its parameters.
 
@@ -116,6 +119,7 @@ def divide_outputs(scales, *parameters):
 
 
 @np.errstate(over="ignore")
+@_core.in_default_floating_mode
 def equalize(weights, biases=None):
     """Equalize the ranges of the channels between linear layers: cross-layer equalization [1]_.
 
@@ -192,6 +196,7 @@ def equalize(weights, biases=None):
 
 
 @np.errstate(over="ignore")
+@_core.in_default_floating_mode
 def correct_bias(bias, w, quantized, statistics):
     """The bias with which a quantized layer has no mean error: bias correction [1]_.
 

@@ -33,11 +33,12 @@ def _gradients(dy, x, scale, zero_point, dtype, axis, group_size, learned):
     scale, zero_point = parameters_of(scale, zero_point, layout)
     dx = _core.empty(x.shape, np.dtype(np.float32), "x")
     sums = [np.empty(layout.scale_shape, np.float64) if learned else None for _ in range(2)]
-    _core.fake_quantize_grad(np.ascontiguousarray(dy), np.ascontiguousarray(x), layout.struct, qtype.range, scale,
+    _core.fake_quantize_grad(_core.contiguous(dy), _core.contiguous(x), layout.struct, qtype.range, scale,
                              zero_point, dx, *sums)
     return dx, (scale, *sums) if learned else None
 
 
+@_core.in_default_floating_mode
 def fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None):
     """The gradient of `fake_quantize` with respect to x, straight through.
 
@@ -79,6 +80,7 @@ def fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", axis=Non
     return _gradients(dy, x, scale, zero_point, dtype, axis, group_size, learned=False)[0]
 
 
+@_core.in_default_floating_mode
 def learned_fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", axis=None, group_size=None,
                                    grad_factor=1.0):
     """The gradients of `fake_quantize` with respect to x, to the scale (LSQ [1]_) and to the zero point (LSQ+ [2]_).
@@ -150,6 +152,7 @@ def learned_fake_quantize_backward(dy, x, scale, zero_point=0, *, dtype="int8", 
     return dx, dscale[()], dzero_point[()]
 
 
+@_core.in_default_floating_mode
 def lsq_scale(w, dtype="int4", *, axis=None):
     """The scale from which LSQ starts to learn: ``2 * mean(|w|) / sqrt(qmax)``.
 
@@ -198,6 +201,7 @@ def lsq_scale(w, dtype="int4", *, axis=None):
     return scales.astype(np.float32).reshape(shape)[()]
 
 
+@_core.in_default_floating_mode
 def lsq_grad_factor(n, dtype="int4"):
     """LSQ's factor of the gradients of a scale: ``1 / sqrt(n * qmax)``, which makes steps of scale and weights alike.
 

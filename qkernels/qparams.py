@@ -42,7 +42,7 @@ class Scheme:
 
     def spread(self, low, high):
         """Scales and zero points whose levels lie from low to high, arrays of any shape, and include 0."""
-        ends = (np.ascontiguousarray(end, np.float32).reshape(-1) for end in (low, high))
+        ends = (_core.contiguous(np.asarray(end, np.float32)).reshape(-1) for end in (low, high))
         return self._chosen(_core.qparams_of_ranges, ends, low.shape)
 
     def of_values(self, x, layout):
@@ -56,6 +56,7 @@ class Scheme:
         return scale, zero_point.astype(qtype.storage)
 
 
+@_core.in_default_floating_mode
 def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=True, method="minmax",
                    percentile=None, full_range=False):
     """Scale and zero point that make the range of the values fit a quantized type.
@@ -151,7 +152,7 @@ def choose_qparams(x, dtype="int8", *, axis=None, group_size=None, symmetric=Tru
     scheme = Scheme(qtype.name, symmetric, full_range)
     percentile = checked_method(method, percentile, METHODS)
     if method == "minmax":
-        scale, zero_point = scheme.of_values(np.ascontiguousarray(x), layout)
+        scale, zero_point = scheme.of_values(_core.contiguous(x), layout)
     elif not np.isfinite(x).all():
         raise ValueError("x: contains NaN or infinity, so it has no finite range")
     else:

@@ -96,6 +96,7 @@ def are_places(places, parts, size):
                     for suffix, part in parts.items()))
 
 
+@_core.in_default_floating_mode
 def quantize_layer(layer):
     """Quantize a layer, and write it to the disk. Doing it twice, or at the same time, does no harm.
 
@@ -162,7 +163,7 @@ def energies(w, weight):
     for start in range(0, len(w), step):
         block = w[start : start + step]
         found = rows_of(slice(start, start + step), buffer[: len(block)])
-        signal += _core.energy(block)
+        signal += _core.energy(_core.contiguous(block))
         noise += _core.energy(np.subtract(block, found, out=found))
     return signal, noise
 

@@ -3,15 +3,16 @@
 import numpy as np
 
 from . import _arguments as arguments
-from . import formats
+from . import _core, formats
 from .codebook import checked_weights
 from .groups import checked_group_size
 from .methods import CALIBRATED, INTEGERS, TAKERS, Options, quantized
 from .statistics import InputStatistics, checked_statistics
-from .weight_parts import SCALE_DTYPES, checked_window
+from .weight_parts import SCALE_DTYPES, check_extents, checked_window
 from .weight_stack import quantize_stack
 
 
+@_core.in_default_floating_mode
 def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method="rtn", calibration=None, ranges=None,
                     scale_dtype="float16", full_range=False, codebook=None, importance=None, window=None, rotate=False,
                     seed=0):
@@ -140,6 +141,7 @@ def quantize_weight(w, format="int8", *, group_size=None, symmetric=True, method
              43,   56,   71,   92,  127], dtype=int8)
     """
     w = arguments.float_array(w, "w")
+    check_extents(w.shape, "w")
     if w.ndim == 3:
         checked = _checked_calibrations(calibration, method, w.shape)
 

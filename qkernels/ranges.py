@@ -89,7 +89,7 @@ def of_histograms(histograms, scheme, method, percentile):
 def limits(rows):
     """The least and greatest of each row and 0."""
     low, high = np.empty((2, len(rows)), np.float32)
-    _core.ranges(np.ascontiguousarray(rows), Layout(rows.shape, 0, None).struct, low, high)
+    _core.ranges(_core.contiguous(rows), Layout(rows.shape, 0, None).struct, low, high)
     return low, high
 
 

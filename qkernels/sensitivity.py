@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 from .layers import linear
 from .quantizers import CALIBRATED, quantize_weight
 from .rounding import output_error
@@ -23,6 +24,7 @@ TIMED_CALLS = 9
 DIGITS = 7  # of an error, as float32 has: the last ones of float64 depend on the processor's linear algebra
 
 
+@_core.in_default_floating_mode
 def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, activations="int8"):
     """The error of a linear layer with each of some quantizations of its weight.
 
@@ -80,6 +82,7 @@ def sensitivity(w, candidates, *, measure="hessian", calibration=None, x=None, a
     return np.array([error_of(quantized(w, candidate, calibration)) for candidate in candidates], np.float64)
 
 
+@_core.in_default_floating_mode
 def kl_divergence(logits, other):
     """The Kullback-Leibler divergence from the softmax of logits to that of other ones.
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 from .affine import quantize
 from .gemm import int8_gemm, pack_b
 from .qparams import QParams, choose_qparams
@@ -74,6 +75,7 @@ class StaticLinear:
     __slots__ = (
         "shape", "input", "output", "input_scales", "_quantization", "_activation", "_weight", "_scales", "_bias")
 
+    @_core.in_default_floating_mode
     def __init__(self, weight, bias=None, *, input, output=None, activation=None, input_scales=None, method="minmax",
                  percentile=None):
         weight = arguments.float_array(weight, "weight")
@@ -111,6 +113,7 @@ class StaticLinear:
         others = (x.nbytes for x in (self._bias, self.input_scales) if x is not None)
         return math.prod(self.shape) + self._scales.nbytes + sum(others)
 
+    @_core.in_default_floating_mode
     def __call__(self, x):
         """The layer's output.
 

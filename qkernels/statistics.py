@@ -6,6 +6,7 @@ import threading
 import numpy as np
 
 from . import _arguments as arguments
+from . import _core
 
 ROWS = 1024  # whose products are summed in float32; fewer wait for others, so that the work for a row stays small
 ENTRIES = ("version", "count", "products", "sum", "sum_abs", "max_abs")  # of a state
@@ -62,6 +63,7 @@ class InputStatistics:
         return len(self.max_abs)
 
     @property
+    @_core.in_default_floating_mode
     def hessian(self):
         """float64 [K, K]: the mean of ``x x^T``, half of the Hessian of a squared output error; symmetric."""
         seen = self._snapshot()
@@ -69,17 +71,20 @@ class InputStatistics:
         return (products + products.T) / 2 / max(seen.count, 1)
 
     @property
+    @_core.in_default_floating_mode
     def mean(self):
         """float64 [K]: the mean of x."""
         seen = self._snapshot()
         return seen._sum / max(seen.count, 1)
 
     @property
+    @_core.in_default_floating_mode
     def mean_abs(self):
         """float64 [K]: the mean of ``|x|``."""
         seen = self._snapshot()
         return seen._sum_abs / max(seen.count, 1)
 
+    @_core.in_default_floating_mode
     def observe(self, x):
         """Add rows.
 
@@ -115,7 +120,7 @@ class InputStatistics:
         # are written to where none wait yet.
         products, waiting, used = self._products, self._waiting, self._used
         sums, sums_abs, max_abs = self._sum, self._sum_abs, self.max_abs
-        for start in range(0, len(rows), ROWS):
+        for start in range(0, len(rows) if self.k else 0, ROWS):
             part = rows[start : start + ROWS]
             if used + len(part) > ROWS:
                 products, used = _with_products(products, waiting[:used]), 0
@@ -144,6 +149,7 @@ class InputStatistics:
                 setattr(seen, name, getattr(self, name))
         return seen
 
+    @_core.in_default_floating_mode
     def merge(self, other):
         """Add what another one has seen.
 
@@ -177,6 +183,7 @@ class InputStatistics:
             self.max_abs = np.maximum(self.max_abs, other.max_abs)
         return self
 
+    @_core.in_default_floating_mode
     def to_state(self):
         """Named arrays that hold everything, as `numpy.savez` takes them.
 
@@ -190,6 +197,7 @@ class InputStatistics:
                 "sum": seen._sum.copy(), "sum_abs": seen._sum_abs.copy(), "max_abs": seen.max_abs.copy()}
 
     @classmethod
+    @_core.in_default_floating_mode
     def from_state(cls, state):
         """The inverse of `to_state`.
 

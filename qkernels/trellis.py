@@ -112,7 +112,7 @@ class Code:
         words = x.reshape(-1, self.word)
         if self.is_fast:
             words = words.reshape(-1, 8, 4).transpose(0, 2, 1).reshape(words.shape)
-        stream = _core.encode_trellis(np.ascontiguousarray(words), self.levels, self.bits)
+        stream = _core.encode_trellis(_core.contiguous(words), self.levels, self.bits)
         return stream.reshape(len(x), x.shape[1] * self.bits // 8)
 
     def decode(self, stream):
@@ -158,6 +158,7 @@ def decode(stream, bits, window, k, group_size=None):
     return out
 
 
+@_core.in_default_floating_mode
 def encode(w, bits, window=FAST_WINDOW, group_size=None, scale_dtype="float16", hessian=None):
     """Encode a weight, with a progress bar on a terminal if it takes long (and tqdm is there).
 

@@ -10,6 +10,13 @@ from .groups import group_count
 from .packing import pack, unpack
 
 SCALE_DTYPES = ("float16", "float32")
+LARGEST_EMPTY = 2**24  # rows or columns of an empty matrix, which no memory bears out
+
+
+def check_extents(shape, name):
+    """Refuse an empty matrix whose rows or columns would nevertheless be counted for ages."""
+    if 0 in shape and max(shape) > LARGEST_EMPTY:
+        raise ValueError(f"{name}: got {tuple(shape)}, takes up to {LARGEST_EMPTY} rows and columns in an empty matrix")
 
 
 def checked_window(window, record):
@@ -50,7 +57,7 @@ def by_group(x, name, shape):
     """Contiguous [N, G]; [N] is taken where G is always 1, without groups."""
     if x.shape != shape and (shape[1] != 1 or x.shape != shape[:1]):
         raise ValueError(f"{name}: got shape {x.shape}, takes {shape}")
-    return np.ascontiguousarray(x).reshape(shape)
+    return _core.contiguous(x).reshape(shape)
 
 
 def int4_zero_points(x, zero):

@@ -10,8 +10,8 @@ from .affine import dequantize
 from .groups import checked_group_size, group_count
 from .hadamard import hadamard
 from .weight_parts import (
-    SCALE_DTYPES, by_group, checked_input_scales, checked_levels, checked_window, code_bytes, int4_zero_points,
-    pack_codes, state_bytes, unpack_codes)
+    SCALE_DTYPES, by_group, check_extents, checked_input_scales, checked_levels, checked_window, code_bytes,
+    int4_zero_points, pack_codes, state_bytes, unpack_codes)
 
 STATE_VERSION = 1
 STATE_ENTRIES = ("version", "format", "shape", "group_size", "codes", "scales")
@@ -46,12 +46,14 @@ class QuantizedWeight:
 
     __slots__ = ("format", "group_size", "input_scales", "levels", "packed", "seed", "symmetric", "window")
 
+    @_core.in_default_floating_mode
     def __init__(self, format, codes, scales, zero_points=None, group_size=None, *, levels=None, k=None, window=None,
                  seed=None, input_scales=None):
         """codes: uint8 [N, K], of a trellis [N, bytes], and then k; scales: float16 or float32, zero_points: uint8 or
         None, both [N, G], or [N] if there is one a row; levels: int8 [16] or [N, 16] for "codebook4"."""
         is_trellis = formats.find(format).family == "trellis"
         columns = k if is_trellis else codes.shape[1]
+        check_extents((len(codes), columns), "codes")
         record = self._set_scheme(format, (len(codes), columns), group_size, zero_points is None, levels, window, seed,
                                   input_scales)
         if record.family == "ternary" and codes.size and not codes.all():
@@ -60,11 +62,12 @@ class QuantizedWeight:
         if scales.dtype not in SCALE_DTYPES:
             raise TypeError(f"scales: got dtype {scales.dtype}, takes float16 or float32")
         self.packed = _core.PackedWeight(
-            np.ascontiguousarray(codes), by_group(scales, "scales", shape),
+            _core.contiguous(codes), by_group(scales, "scales", shape),
             None if zero_points is None else by_group(zero_points, "zero_points", shape),
             self._coding(record), self.group_size, self.levels, columns, self._state_bits(record))
 
     @classmethod
+    @_core.in_default_floating_mode
     def from_memory(cls, memory, format, shape, layout, *, group_size, scale_dtype, has_zero_points, levels=None,
                     window=None, seed=None, input_scales=None):
         """A weight that was packed before, by this process or another one, and is used where it lies.
@@ -203,6 +206,7 @@ class QuantizedWeight:
             zero_points = None if zero_points is None else zero_points[:, 0]
         return codes, scales, zero_points
 
+    @_core.in_default_floating_mode
     def dequantize(self):
         """The weight that products see.
 
@@ -257,6 +261,7 @@ class QuantizedWeight:
         return self.levels[codes] if self.levels.ndim == 1 else np.take_along_axis(self.levels[rows], codes, axis=1)
 
     @classmethod
+    @_core.in_default_floating_mode
     def from_int4(cls, q, scales, zero_points=None, *, group_size=None):
         """A weight from ready-made 4-bit integers, as GPTQ and AWQ give them, without a change.
 
@@ -301,6 +306,7 @@ class QuantizedWeight:
         q = arguments.byte_array(q, "q")
         if q.ndim != 2:
             raise ValueError(f"q: got {q.ndim} dimension(s), takes [N, K]")
+        check_extents(q.shape, "q")
         qtype = arguments.qtype("int4" if q.dtype == np.int8 else "uint4")
         if q.size and (q.min() < qtype.qmin or q.max() > qtype.qmax):
             raise ValueError(f"q: {q.dtype} values must lie in {qtype.qmin} to {qtype.qmax} everywhere")
@@ -337,6 +343,7 @@ class QuantizedWeight:
         return state | {name: np.array(entry) for name, entry in others.items() if entry is not None}
 
     @classmethod
+    @_core.in_default_floating_mode
     def from_state(cls, state):
         """The inverse of `to_state`.
 
@@ -371,6 +378,7 @@ class QuantizedWeight:
         if state["shape"].shape != (2,):
             raise ValueError(f"shape: got shape {state['shape'].shape}, takes 2 integers")
         n, k = (arguments.scalar(length, "shape", 0, 2**60) for length in state["shape"])
+        check_extents((n, k), "shape")
         group_size = arguments.scalar(state["group_size"], "group_size", 0, 2**62) or None
         codes = arguments.byte_array(state["codes"], "codes", unsigned_only=True)
         packed_shape = n, code_bytes(k, record, group_size)
@@ -401,4 +409,6 @@ def _checked_shape(shape):
         n, k = shape
     except (TypeError, ValueError):
         raise TypeError(f"shape: got {shape!r}, takes (N, K)") from None
-    return tuple(arguments.scalar(length, "shape", 0, 2**60) for length in (n, k))
+    shape = tuple(arguments.scalar(length, "shape", 0, 2**60) for length in (n, k))
+    check_extents(shape, "shape")
+    return shape

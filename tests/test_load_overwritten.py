@@ -12,11 +12,11 @@ import sys
 import cases
 import numpy as np
 import pytest
-from file_cases import NEON, every_kind, to_arrays
+from file_cases import every_kind, to_arrays
 from weight_cases import MODES, packed, weight
 
 import qkernels
-from qkernels import PackedB, QuantizedWeight, _core, load, pack_b, save
+from qkernels import PackedB, QuantizedWeight, QuantizedWeightStack, _core, load, pack_b, save
 
 
 def test_values_change_and_nothing_else(isa, tmp_path):
@@ -84,7 +84,7 @@ def results(value):
         yield from value.to_state().values()
         yield value.scales
         yield value.zero_points
-        repacked = None if value.format == "codebook4" and value.levels.ndim == 2 else made(value.repacked, NEON)
+        repacked = made(value.repacked, _core.weight_layouts()["neon_i8mm"])
         yield None if repacked is None else repacked.memory
         yield pickle.dumps(value)
     elif isinstance(value, PackedB):
@@ -121,15 +121,16 @@ def main(folder):
     model = every_kind() | {"wide k": pack_b(cases.bytes8(17, (40000, 5), np.uint8))}
     save(path, model)
     loaded = load(path)
-    before = {name: list(results(loaded[name])) for name in loaded}
+    values = values_of(loaded)
+    before = {name: list(results(value)) for name, value in values.items()}
 
     # Other values of the same shapes: the results are theirs.
     save(other, {name: another(value) for name, value in model.items()})
-    theirs = load(other)
-    raw = np.fromfile(other, np.uint8)
+    theirs, raw = load(other), np.fromfile(other, np.uint8)
     overwritten(path, loaded, lambda name, suffix, nbytes: raw[theirs.parts(name)[suffix].start :][:nbytes].tobytes())
-    for name in ("int8", "signs", "ternary", "fast", "fine", "b", "wide k"):
-        for got, want in zip(results(loaded[name]), results(theirs[name]), strict=True):
+    their_values = values_of(theirs)
+    for name in ("int8", "signs", "ternary", "fast", "fine", "b", "wide k", "experts 1"):
+        for got, want in zip(results(values[name]), results(their_values[name]), strict=True):
             same = got == want if isinstance(got, bytes) else np.array_equal(got, want)
             assert same or got is want, name
 
@@ -141,8 +142,8 @@ def main(folder):
     makers += [lambda _, __, nbytes, seed=seed: cases.bytes8(seed, (nbytes,), np.uint8).tobytes() for seed in range(5)]
     for make in makers:
         overwritten(path, loaded, make)
-        for name in loaded:
-            for got, want in zip(shapes(results(loaded[name])), shapes(before[name]), strict=True):
+        for name, value in values.items():
+            for got, want in zip(shapes(results(value)), shapes(before[name]), strict=True):
                 assert got in (want, type(None)), (name, got, want)
         loaded.rows("wide", np.arange(40))
     try:
@@ -151,6 +152,17 @@ def main(folder):
         assert "damaged" in str(error)
     [np.ones(1000) for _ in range(1000)]  # the heap is sound
     print("survived")
+
+
+def values_of(model):
+    """By name; stacks as their weights."""
+    values = {}
+    for name, value in model.items():
+        if isinstance(value, QuantizedWeightStack):
+            values |= {f"{name} {i}": weight for i, weight in enumerate(value)}
+        else:
+            values[name] = value
+    return values
 
 
 def another(value):
@@ -163,6 +175,8 @@ def another(value):
         return QuantizedWeight(value.format, codes[::-1], scales[::-1], zero_points, value.group_size, seed=value.seed,
                                levels=value.levels if value.format == "codebook4" else None, **stream,
                                input_scales=value.input_scales)
+    if isinstance(value, QuantizedWeightStack):
+        return QuantizedWeightStack([another(weight) for weight in value])
     if isinstance(value, PackedB):
         return pack_b(value.unpack()[::-1, ::-1], b_zero_point=value.zero_point[::-1])
     return value

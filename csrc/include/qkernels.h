@@ -6,7 +6,9 @@
  *  - Functions return a qk_status. Shapes, dtypes and overlap are the caller's to check (the Python layer does);
  *    values inside arrays are checked here: scales, zero points and biases before any work, NaN among the data in
  *    the pass that reads them (outputs are then unspecified).
- *  - No function keeps state, except qk_select_isa and qk_set_num_threads. All may run on several threads at once.
+ *  - No function keeps state, except qk_select_isa, qk_set_num_threads and qk_ask_for_interruption. All may run on
+ *    several threads at once.
+ *  - Results are those of the default floating-point mode, whatever the mode of the calling thread.
  */
 #ifndef QKERNELS_H
 #define QKERNELS_H
@@ -31,7 +33,8 @@ typedef enum qk_status {
     QK_SCALE_OVERFLOW,  /* a product or quotient of scales, or bias / out_scale, is not finite */
     QK_FIXED_RANGE,     /* fixed-point requantization: the accumulator may not fit 32 bits */
     QK_FIXED_SCALE,     /* fixed-point requantization: scales / out_scale >= 2**30 */
-    QK_TOO_FAR          /* trellis encoding: a value beyond 2**40 levels */
+    QK_TOO_FAR,         /* trellis encoding: a value beyond 2**40 levels */
+    QK_INTERRUPTED      /* the program asked for an end; outputs are unspecified */
 } qk_status;
 
 /* ------------------------------------------------------------------------------------------------ dispatch */
@@ -64,6 +67,21 @@ enum { QK_MAX_THREADS = 1024 };
 /* How many threads a call may use, the one that makes it among them: 1 to QK_MAX_THREADS, for the whole process. */
 int qk_get_num_threads(void);
 void qk_set_num_threads(int n);
+
+/* --------------------------------------------------------------------------------------------- interruption */
+
+/* What long calls ask some ten times a second, on the thread that made the call: whether they are to end. They then
+ * return QK_INTERRUPTED. */
+void qk_ask_for_interruption(int (*is_interrupted)(void));
+/* Whether the answer was yes, for loops of many calls. */
+int qk_interrupted(void);
+
+/* --------------------------------------------------------------------------------------- floating-point mode */
+
+/* For those who compute beside these functions: set the default mode on the calling thread (round to nearest even, no
+ * flushing to zero, no traps), and the one back that was found. */
+uint64_t qk_set_default_floating_mode(void);
+void qk_restore_floating_mode(uint64_t mode);
 
 /* ----------------------------------------------------------------------------------------------- affine ops */
 
@@ -125,7 +143,7 @@ qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *see
 /* Rows of n values, one a byte, to rows of ceil(n * bits / 8) bytes and back; bits is 1, 2 or 4. */
 qk_status qk_pack_bits(const uint8_t *q, size_t rows, size_t n, int bits, int is_signed, int high_first,
                        uint8_t *p);
-void qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
+qk_status qk_unpack_bits(const uint8_t *p, size_t rows, size_t n, int bits, int is_signed, int high_first,
                          uint8_t *q);
 
 /* --------------------------------------------------------------------------------------------- integer GEMM */
@@ -170,7 +188,7 @@ qk_status qk_packed_b_size(size_t k, size_t n, qk_b_layout layout, size_t *bytes
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
                     qk_packed_b *header, void *packed);
 /* The original bytes, [K][N] C-contiguous, and the zero points [N]; any layout. */
-void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point);
+qk_status qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point);
 /* QK_OK if the bytes that came from a file, aligned to 64, start with the header of a packed [K][N] of this layout, so
  * that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. */
 qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,
@@ -297,8 +315,8 @@ qk_weight_layout qk_weight_layout_of_isa(int isa);
 qk_status qk_packed_weight_size(const qk_weight *shape, qk_weight_layout layout, size_t *bytes);
 qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed);
 /* The original codes, scales and zero points; any layout. */
-void qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
-                      uint8_t *zero_points);
+qk_status qk_unpack_weight(const qk_packed_weight *header, const void *packed, uint8_t *codes, void *scales,
+                           uint8_t *zero_points);
 /* QK_OK if the bytes that came from a file, aligned to 64, start with the header of a packed weight of this shape and
  * layout, so that all that is read of it lies within them; else QK_FOREIGN_LAYOUT. The arrays of shape count as there or
  * NULL. */
@@ -330,7 +348,7 @@ typedef struct qk_linear_args {
 qk_status qk_linear(const qk_linear_args *args);
 
 /* The sum of squares, in double and in the same order everywhere. */
-double qk_energy(const float *x, size_t n);
+qk_status qk_energy(const float *x, size_t n, double *energy);
 
 /* --------------------------------------------------------------------------------------------------- trellis */
 

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "caches.h"
+#include "calls.h"
 #include "kernels.h"
 #include "ops/sizes.h"
 #include "threads.h"
@@ -100,15 +101,15 @@ static void pack_lanes(void *context, size_t task)
         pack_lane(job->p, job->x, lane);
 }
 
-static void pack_operand(const product *p, const operand *x)
+static qk_status pack_operand(const product *p, const operand *x)
 {
     packing job = {p, x};
     const size_t tasks = ceil_div(x->padded_lanes, PACK_LANES);
     if (x->padded_lanes * p->words >= SMALL_PACKING)
-        qk_parallel_for(pack_lanes, &job, tasks);
-    else
-        for (size_t task = 0; task < tasks; task++)
-            pack_lanes(&job, task);
+        return qk_parallel_for(pack_lanes, &job, tasks);
+    for (size_t task = 0; task < tasks; task++)
+        pack_lanes(&job, task);
+    return QK_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------- multiply */
@@ -157,9 +158,14 @@ static void multiply_part(void *context, size_t task)
     const size_t row = task / p->panel_tasks * p->block_rows, row_end = least(row + p->block_rows, p->a.lanes);
     const size_t width = p->task_panels * p->gemm->nr, first_col = task % p->panel_tasks * width;
     const size_t end_col = least(first_col + width, p->b.lanes);
+    const size_t panel_work = (row_end - row) * p->gemm->nr * p->chunk_words;
+    size_t work = 0;
     for (size_t first = 0; first < p->words; first += p->chunk_words)
-        for (size_t col = first_col; col < end_col; col += p->gemm->nr)
+        for (size_t col = first_col; col < end_col; col += p->gemm->nr) {
             multiply_panel(p, first, row, row_end, col);
+            if (qk_interrupted_after(&work, panel_work))
+                return;
+        }
 }
 
 /* ------------------------------------------------------------------------------------------------- products */
@@ -179,6 +185,7 @@ static void choose_blocks(product *p)
 
 qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n, size_t k, int32_t *out)
 {
+    QK_CALL;
     const qk_gemm_b1_type *gemm = qk_kernels.gemm_b1;
     const size_t padded_n = ceil_div(n, gemm->nr) * gemm->nr;
     product p = {
@@ -203,9 +210,11 @@ qk_status qk_binary_gemm(const uint8_t *a, size_t m, const uint8_t *b, size_t n,
         return QK_NO_MEMORY;
     p.b.words = words;
     p.a.words = words + padded_n * p.words;
-    pack_operand(&p, &p.b);
-    pack_operand(&p, &p.a);
-    qk_parallel_for(multiply_part, &p, ceil_div(m, p.block_rows) * p.panel_tasks);
+    qk_status status = pack_operand(&p, &p.b);
+    if (status == QK_OK)
+        status = pack_operand(&p, &p.a);
+    if (status == QK_OK)
+        status = qk_parallel_for(multiply_part, &p, ceil_div(m, p.block_rows) * p.panel_tasks);
     free(words);
-    return QK_OK;
+    return status;
 }

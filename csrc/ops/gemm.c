@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "caches.h"
+#include "calls.h"
 #include "ops/sizes.h"
 #include "requant.h"
 #include "threads.h"
@@ -202,6 +203,7 @@ static void multiply_part(void *context, size_t i)
     const range columns = part_of(panels, i % p->column_parts, p->column_parts);
     const size_t row_end = least(tile_rows.end * mr, m), col_end = least(columns.end * nr, p->b->n);
     uint8_t *scratch = p->scratch + i * p->part_bytes;
+    size_t work = 0;
     block rows = {
         .packed_a = scratch,
         .row_sums = p->b->any_zero_point ? (int32_t *)(scratch + p->row_sum_offset) : NULL,
@@ -214,8 +216,11 @@ static void multiply_part(void *context, size_t i)
         rows.height = rows.m / rows.panels;
         rows.taller = rows.m % rows.panels;
         pack_block(p, &rows);
-        for (size_t col = columns.first * nr; col < col_end; col += nr)
+        for (size_t col = columns.first * nr; col < col_end; col += nr) {
             multiply_panel(p, &rows, col);
+            if (qk_interrupted_after(&work, rows.m * nr * p->b->k))
+                return;
+        }
     }
 }
 
@@ -262,6 +267,7 @@ static void choose_blocks(qk_product *p)
 
 qk_status qk_int8_gemm(const qk_gemm_args *args)
 {
+    QK_CALL;
     qk_packed_b header; /* of plain B */
     qk_product p = {.args = args, .gemm = qk_kernels.gemm_s8, .b = args->b ? &args->b_header : &header, .packed = args->b};
     size_t b_bytes = 0; /* of B in the scratch memory */
@@ -319,7 +325,7 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
         p.packed = p.own_packed = scratch;
         qk_begin_packed_b(&header, args->b_zero_point, args->b_zero_point_count, p.own_packed);
         if (!p.by_panels)
-            qk_pack_panels(&args->plain_b, p.b, p.own_packed);
+            status = qk_pack_panels(&args->plain_b, p.b, p.own_packed);
         scratch += b_bytes;
     }
     if (zero_point_bytes) {
@@ -331,9 +337,10 @@ qk_status qk_int8_gemm(const qk_gemm_args *args)
     p.float_columns = (float *)(scratch + zero_point_bytes + int_bytes);
     p.scratch = scratch + zero_point_bytes + int_bytes + float_bytes;
 
-    status = qk_prepare_columns(&p);
     if (status == QK_OK)
-        qk_parallel_for(multiply_part, &p, parts);
+        status = qk_prepare_columns(&p);
+    if (status == QK_OK)
+        status = qk_parallel_for(multiply_part, &p, parts);
     free(heap_scratch);
     return status;
 }

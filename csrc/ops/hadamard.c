@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "calls.h"
 #include "ops/hadamard.h"
 #include "threads.h"
 
@@ -45,6 +46,7 @@ static void transform_rows(void *context, size_t i)
 
 qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *seed, int inverse, float *y)
 {
+    QK_CALL;
     if (rows == 0 || k == 0)
         return QK_OK;
     float *factors = malloc(k * sizeof *factors); /* no more than a row of x, so that it does not overflow */
@@ -53,7 +55,7 @@ qk_status qk_hadamard(const float *x, size_t rows, size_t k, const uint64_t *see
     const size_t task_rows = k < TASK_VALUES ? TASK_VALUES / k : 1;
     qk_set_hadamard_factors(factors, k, seed);
     job j = {x, factors, rows, k, qk_hadamard_block(k), task_rows, inverse, y};
-    qk_parallel_for(transform_rows, &j, (rows + task_rows - 1) / task_rows);
+    const qk_status status = qk_parallel_for(transform_rows, &j, (rows + task_rows - 1) / task_rows);
     free(factors);
-    return QK_OK;
+    return status;
 }

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "caches.h"
+#include "calls.h"
 #include "ops/hadamard.h"
 #include "ops/linear_inputs.h"
 #include "ops/linear_rows.h"
@@ -169,14 +170,18 @@ static void multiply_part(void *context, size_t part)
     const range panels = part_of(qk_weight_panels(l->w), part / l->row_parts, l->parts / l->row_parts);
     if (rows.first == rows.end)
         return;
-    if (l->few_tiles)
-        for (size_t panel = panels.first; panel < panels.end; panel += ABREAST)
+    const size_t abreast = l->few_tiles ? ABREAST : 1, panel_work = (rows.end - rows.first) * l->gemm->nr * l->w->k;
+    size_t work = 0;
+    for (size_t panel = panels.first; panel < panels.end; panel += abreast) {
+        if (l->few_tiles) {
             multiply_few(l, (range){panel, least(panel + ABREAST, panels.end)}, rows, sums, plain);
-    else
-        for (size_t panel = panels.first; panel < panels.end; panel++) {
+        } else {
             multiply_panel(l, panel, (range){rows.first * l->rows.digits, rows.end * l->rows.digits}, sums, plain);
             finish_panel(l, panel, rows, sums, plain);
         }
+        if (qk_interrupted_after(&work, abreast * panel_work))
+            return;
+    }
 }
 
 /* A task: one row of x. */
@@ -238,6 +243,7 @@ static int is_own_layout(const qk_packed_weight *w)
 
 qk_status qk_linear(const qk_linear_args *args)
 {
+    QK_CALL;
     linear l = {.args = args, .w = &args->header, .packed = args->weight, .gemm = qk_kernels.gemm_grouped};
     const size_t digits = args->rows == QK_ROWS_FLOAT32 ? 3 : 1, nr = l.gemm->nr;
     if (!is_own_layout(l.w))
@@ -278,17 +284,20 @@ qk_status qk_linear(const qk_linear_args *args)
     for (size_t j = 0; j < l.w->n; j++)
         l.bias[j] = args->bias ? args->bias[j] : -0.0f;
 
-    for (; l.first_row < args->m && !l.not_finite; l.first_row += l.m) {
+    qk_status status = QK_OK;
+    for (; l.first_row < args->m && status == QK_OK; l.first_row += l.m) {
         l.m = least(block_rows, args->m - l.first_row);
         if (l.m * l.w->k < (l.transformed ? SMALL_TRANSFORM : SMALL_PART))
             for (size_t row = 0; row < l.m; row++)
                 set_row(&l, row);
         else
-            qk_parallel_for(set_row, &l, l.m);
-        if (!l.not_finite)
-            qk_parallel_for(multiply_part, &l, l.parts);
+            status = qk_parallel_for(set_row, &l, l.m);
+        if (status == QK_OK && l.not_finite)
+            status = QK_NOT_FINITE;
+        if (status == QK_OK)
+            status = qk_parallel_for(multiply_part, &l, l.parts);
     }
     free(l.transformed);
     free(memory);
-    return l.not_finite ? QK_NOT_FINITE : QK_OK;
+    return status;
 }

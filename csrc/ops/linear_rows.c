@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/affine.h"
 #include "ops/sizes.h"
 #include "requant.h"
 
@@ -100,10 +101,9 @@ static qk_status split_row(const qk_int8_rows *to, const float *x, size_t k, siz
 
 static qk_status quantize_row(const float *x, size_t k, size_t block, int8_t *q, float *scales, int32_t *zero_points)
 {
-    const qk_layout layout = {.rows = 1, .cols = k, .block = block, .channels = 1, .scales = ceil_div(k, block)};
-    const qk_status status = qk_dynamic_quantize(x, &layout, (qk_qtype){-128, 127, 1}, (qk_scheme){.symmetric = 1},
-                                                 (uint8_t *)q, scales, zero_points);
-    for (size_t b = 0; status == QK_OK && b < layout.scales; b++)
+    const qk_status status = qk_dynamic_quantize_row(x, k, block, (qk_qtype){-128, 127, 1}, (qk_scheme){.symmetric = 1},
+                                                     (uint8_t *)q, scales, zero_points);
+    for (size_t b = 0; status == QK_OK && b < ceil_div(k, block); b++)
         if (scales[b] == LEAST_NORMAL)
             scales[b] = quantize_tiny(x + b * block, least(block, k - b * block), q + b * block);
     return status;

@@ -1,6 +1,7 @@
 /* Pack a right-hand side [K][N] in the layout of some GEMM kernel, and unpack it again. */
 #include <string.h>
 
+#include "calls.h"
 #include "kernels.h"
 #include "packed_b.h"
 #include "threads.h"
@@ -157,32 +158,34 @@ static void pack_one(void *context, size_t panel)
                   job->packed + qk_packed_panel(job->header, panel));
 }
 
-void qk_pack_panels(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed)
+qk_status qk_pack_panels(const qk_matrix *b, const qk_packed_b *header, uint8_t *packed)
 {
     packing job = {b, header, packed};
     const size_t panels = (header->n + header->nr - 1) / header->nr;
     if (header->k * header->n >= SMALL)
-        qk_parallel_for(pack_one, &job, panels);
-    else
-        for (size_t panel = 0; panel < panels; panel++)
-            pack_one(&job, panel);
+        return qk_parallel_for(pack_one, &job, panels);
+    for (size_t panel = 0; panel < panels; panel++)
+        pack_one(&job, panel);
+    return QK_OK;
 }
 
 qk_status qk_pack_b(const qk_matrix *b, const int32_t *zero_point, size_t zero_point_count, qk_b_layout layout,
                     qk_packed_b *header, void *packed)
 {
+    QK_CALL;
     size_t bytes;
     qk_status status = qk_describe_b(b, zero_point, zero_point_count, layout, header, &bytes);
     if (status != QK_OK)
         return status;
     qk_begin_packed_b(header, zero_point, zero_point_count, packed);
-    qk_pack_panels(b, header, packed);
-    return QK_OK;
+    return qk_pack_panels(b, header, packed);
 }
 
-void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
+qk_status qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int32_t *zero_point)
 {
+    QK_CALL;
     const int32_t *moved_zero_point = qk_packed_zero_point(header, packed);
+    size_t work = 0;
     const uint32_t shift = (uint32_t)qk_shift_of_flip(header->flip, header->is_signed);
     for (size_t j = 0; j < header->n; j++)
         zero_point[j] = (int32_t)((uint32_t)moved_zero_point[j] - shift); /* of any 32 bits */
@@ -192,7 +195,10 @@ void qk_unpack_b(const qk_packed_b *header, const void *packed, uint8_t *b, int3
             const size_t width = qk_packed_width(header, j - j % header->nr);
             b[k * header->n + j] = panel[place_in_panel(header, width, k, j % header->nr)] ^ header->flip;
         }
+        if (qk_interrupted_after(&work, header->n))
+            return QK_INTERRUPTED;
     }
+    return QK_OK;
 }
 
 qk_status qk_check_packed_b(size_t k, size_t n, int is_signed, qk_b_layout layout, const void *packed, size_t bytes,

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "calls.h"
 #include "float16.h"
 #include "ops/sizes.h"
 #include "threads.h"
@@ -289,8 +290,13 @@ static qk_status check_weight(const qk_weight *weight, const qk_packed_weight *w
             return QK_BAD_SCALE;
         all_zero_points |= weight->zero_points ? weight->zero_points[i] : 0;
     }
-    for (size_t i = 0; i < codes; i++)
-        all |= weight->codes[i];
+    for (size_t first = 0; first < codes; first += QK_WORK_BETWEEN_QUESTIONS) {
+        const size_t end = least(codes, first + QK_WORK_BETWEEN_QUESTIONS);
+        for (size_t i = first; i < end; i++)
+            all |= weight->codes[i];
+        if (end < codes && qk_interrupted())
+            return QK_INTERRUPTED;
+    }
     if (all_zero_points >> bits)
         return QK_BAD_ZERO_POINT;
     return all >> bits ? QK_OUT_OF_RANGE : QK_OK;
@@ -298,6 +304,7 @@ static qk_status check_weight(const qk_weight *weight, const qk_packed_weight *w
 
 qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_packed_weight *header, void *packed)
 {
+    QK_CALL;
     uint64_t total;
     if (!lay_out(weight, layout, header, &total))
         return QK_TOO_LARGE;
@@ -309,15 +316,17 @@ qk_status qk_pack_weight(const qk_weight *weight, qk_weight_layout layout, qk_pa
     memcpy(packed, header, sizeof *header);
     pack_levels(weight, header, packed);
     if (header->k * header->n >= SMALL)
-        qk_parallel_for(pack_panel, &job, panels);
-    else
-        for (size_t panel = 0; panel < panels; panel++)
-            pack_panel(&job, panel);
+        return qk_parallel_for(pack_panel, &job, panels);
+    for (size_t panel = 0; panel < panels; panel++)
+        pack_panel(&job, panel);
     return QK_OK;
 }
 
-void qk_unpack_weight(const qk_packed_weight *w, const void *packed, uint8_t *codes, void *scales, uint8_t *zero_points)
+qk_status qk_unpack_weight(const qk_packed_weight *w, const void *packed, uint8_t *codes, void *scales,
+                           uint8_t *zero_points)
 {
+    QK_CALL;
+    size_t work = 0;
     const size_t groups = groups_of(w), scale_bytes = w->records.scale_bytes;
     for (size_t n = 0; w->blocks > 0 && n < w->n; n++) {
         const size_t j = n % w->nr;
@@ -330,7 +339,10 @@ void qk_unpack_weight(const qk_packed_weight *w, const void *packed, uint8_t *co
             if (w->records.has_zero_points)
                 zero_points[number] = record_scales[w->nr * scale_bytes + j] ^ w->flip;
         }
+        if (qk_interrupted_after(&work, w->k))
+            return QK_INTERRUPTED;
     }
+    return QK_OK;
 }
 
 qk_status qk_check_packed_weight(const qk_weight *shape, qk_weight_layout layout, const void *packed, size_t bytes,

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "calls.h"
 #include "kernels.h"
 #include "ops/sizes.h"
 #include "threads.h"
@@ -60,7 +61,7 @@ static void encode_part(void *context, size_t part)
 {
     encoder *e = context;
     const size_t row_bytes = e->steps * (size_t)e->trellis.bits / 8;
-    for (size_t first; (first = atomic_fetch_add(&e->next, DRAWN)) < e->rows;)
+    for (size_t first; !qk_interrupted() && (first = atomic_fetch_add(&e->next, DRAWN)) < e->rows;)
         for (size_t row = first; row < least(first + DRAWN, e->rows); row++)
             encode_row(e, e->x + row * e->steps, e->scratch + part * e->part_bytes, e->stream + row * row_bytes);
 }
@@ -68,6 +69,7 @@ static void encode_part(void *context, size_t part)
 qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int8_t *levels, int bits, int window,
                             uint8_t *stream)
 {
+    QK_CALL;
     float low = 0.0f, high = 0.0f;
     if (qk_kernels.minmax_f32(x, rows * steps, &low, &high))
         return QK_NAN;
@@ -92,7 +94,7 @@ qk_status qk_encode_trellis(const float *x, size_t rows, size_t steps, const int
         for (size_t symbol = 0; symbol < symbols; symbol++)
             in_order[qk_trellis_place(&e.trellis, q, symbol)] =
                 levels[q % qk_trellis_overlaps(&e.trellis) << bits | symbol];
-    qk_parallel_for(encode_part, &e, parts);
+    const qk_status status = qk_parallel_for(encode_part, &e, parts);
     free(memory);
-    return QK_OK;
+    return status;
 }

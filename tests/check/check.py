@@ -65,7 +65,8 @@ def build_program(cc, out_dir, extra_flags, threads, objects):
     """
     flags = [*build.common_flags(cc), *extra_flags]
     if threads:
-        program, parts = out_dir / "check_threads", [CSRC / "threads.c", *HERE.glob("threads/*.c")]
+        sources = [CSRC / name for name in ("threads.c", "interrupt.c", "floating_mode.c")]
+        program, parts = out_dir / "check_threads", [*sources, *HERE.glob("threads/*.c")]
     else:
         parts = objects.rglob("csrc/**/*.o") if objects else build.compile_all(cc, out_dir, extra_flags)
         harness = [(source, []) for source in sorted(HERE.glob("*.c"))]

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checks.h"
 #include "qkernels.h"
 #include "threads.h"
 
@@ -38,7 +39,7 @@ enum {
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void) { return "atexit_sleep_ms=20"; }
 
-static void expect(int holds, const char *what)
+void expect(int holds, const char *what)
 {
     if (holds)
         return;
@@ -306,8 +307,10 @@ static const struct check {
     {"nested calls", check_nested},
     {"many callers", check_many_callers},
     {"signals", check_signals},
+    {"interruption", check_interruption},
 #ifndef __SANITIZE_THREAD__
     {"fork", check_fork},
+    {"floating-point mode", check_modes_of_workers},
 #endif
 };
 enum { CHECK_COUNT = sizeof checks / sizeof *checks };
