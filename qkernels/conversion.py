@@ -306,8 +306,11 @@ class Conversion:
                 specs |= {matrix + suffix: spec for suffix, spec in self._tensors(matrix).items()}
         order = model_file.in_order(specs, packed)
         zeros = {name: "0" * model_file.checksum_digits(_nbytes(*specs[name])) for name in order}
-        made = model_file.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
         path = self._paths[shard]
+        try:
+            made = model_file.seal({name: specs[name] for name in order}, header.metadata, descriptions, zeros)
+        except ValueError as error:  # it would be too long
+            raise ValueError(f"out: {path}: {error}") from None
         return OutputFile(path, made, header.metadata, descriptions)
 
     def _tensors(self, matrix):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _files, entries, safetensors_format
+from . import _files, entries, long_json, safetensors_format
 
 VERSION = 1
 KEY, SEAL = "qkernels", "qkernels_checksum"
@@ -264,25 +264,16 @@ def own_entries(header):
     if len(given) != DIGITS or given != b"%08x" % zlib.crc32(raw):
         raise ValueError("its header is damaged, or was changed by another program: it does not have its checksum")
     try:
-        own = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        given, checksums = _read_own(text)
+    except long_json.NoJSON as error:
         raise ValueError(f"metadata: {KEY}: is no JSON ({error})") from None
-    version = own.get("version") if isinstance(own, dict) else None
-    if type(version) is not int or version != VERSION:
-        raise ValueError(f"version: got {version!r}, takes {VERSION}"
-                         + (f"; it was written by qkernels {own.get('written_by')}" if isinstance(own, dict) else ""))
-    given, checksums = own.get("entries"), own.get("checksums")
-    if not isinstance(given, dict) or not isinstance(checksums, dict) or checksums.keys() != header.tensors.keys():
+    if checksums.keys() != header.tensors.keys():
         raise ValueError("entries, checksums: take one for each tensor")
     for name, tensor in header.tensors.items():
-        if not isinstance(checksums[name], str) or len(checksums[name]) != checksum_digits(tensor.nbytes):
+        if len(checksums[name]) != checksum_digits(tensor.nbytes):
             raise ValueError(f"checksums: {name}: takes {checksum_digits(tensor.nbytes)} digits")
     own_tensors = []
     for name, description in given.items():
-        try:
-            entries.checked_description(description)
-        except ValueError as error:
-            raise ValueError(f"entries: {name}: {error}") from None
         own = entries.parts(name, description, header.tensors)
         own_tensors += [name + suffix for suffix in own]
         if not entries.is_complete(description, own):
@@ -290,6 +281,52 @@ def own_entries(header):
     if sorted(own_tensors) != sorted(header.tensors):
         raise ValueError("entries: take each tensor once")
     return given, checksums
+
+
+def _read_own(text):
+    """The entries and the checksums of our own metadata."""
+    head, strings = {}, {}
+
+    def read(name, text, at):
+        if name in ("version", "written_by"):
+            head[name], at = long_json.read_value(text, at)
+            return head[name], at
+        _check_version(head)  # another one may have other things there
+        if name not in ("entries", "checksums"):
+            raise ValueError(f"metadata: {KEY}: has {name!r}, which is no part of it")
+        return long_json.read_object(text, at, read_description if name == "entries" else _read_digits)
+
+    def read_description(name, text, at):
+        description, at = long_json.read_value(text, at)
+        try:
+            entries.checked_description(description)
+        except ValueError as error:
+            raise ValueError(f"entries: {name}: {error}") from None
+        if description == entries.ARRAY:
+            return entries.ARRAY, at
+        # One string for all descriptions that have it.
+        return {strings.setdefault(key, key): strings.setdefault(value, value) if isinstance(value, str) else value
+                for key, value in description.items()}, at
+
+    own, end = long_json.read_object(text, 0, read)
+    long_json.check_end(text, end)
+    _check_version(head)
+    if "entries" not in own or "checksums" not in own:
+        raise ValueError("entries, checksums: take one for each tensor")
+    return own["entries"], own["checksums"]
+
+
+def _read_digits(name, text, at):
+    if text[at : at + 1] != '"':
+        raise ValueError(f"checksums: {name}: takes digits")
+    return long_json.read_string(text, at)
+
+
+def _check_version(head):
+    version = head.get("version")
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"version: got {version!r}, takes {VERSION}"
+                         + (f"; it was written by qkernels {head['written_by']}" if "written_by" in head else ""))
 
 
 def _numpy_dtype(dtype):

@@ -10,7 +10,10 @@ says before any of it is used.
 import json
 import math
 import struct
+from itertools import pairwise
 from typing import NamedTuple
+
+from . import long_json
 
 ALIGNMENT = 64
 LARGEST_HEADER = 100_000_000  # of the format
@@ -21,6 +24,7 @@ METADATA = "__metadata__"
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
         "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
         "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+DTYPES = {dtype: dtype for dtype in BITS}  # one string for all tensors
 NUMPY = {"F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32", "I16": "int16",
          "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
          "C64": "complex64"}
@@ -86,11 +90,11 @@ def lay_out(tensors, metadata):
         raise ValueError(f"{METADATA}: is no name for a tensor, a safetensors file has its metadata there")
     described, end = {METADATA: metadata} if metadata else {}, 0
     for name, (dtype, shape) in tensors.items():
-        _check_text(name)
+        long_json.check_unicode(name)
         begin, end = end, end + math.prod(shape) * BITS[dtype] // 8
         described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     for pair in metadata.items():
-        _check_text("".join(pair))
+        long_json.check_unicode("".join(pair))
     text = json.dumps(described, separators=(",", ":")).encode()  # ASCII
     text += b" " * (-(LENGTH.size + len(text)) % ALIGNMENT)
     if len(text) > LARGEST_HEADER:
@@ -129,30 +133,47 @@ def read_header(file):
     length, = LENGTH.unpack(start)
     if length > min(LARGEST_HEADER, size - LENGTH.size):
         raise ValueError(f"is no safetensors file, or cut off: a header of {length} bytes in a file of {size}")
-    text = file.read(length)
-    if len(text) < length:
+    file.seek(0)
+    raw = file.read(LENGTH.size + length)
+    if len(raw) < LENGTH.size + length:
         raise ValueError("was cut off while it was read")
-    try:
-        described = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # damaged JSON and UTF-8 are ValueErrors, too
-        raise ValueError(f"is no safetensors file, or damaged: its header is no JSON ({error})") from None
-    if not isinstance(described, dict):
-        raise ValueError("is no safetensors file: its header is no JSON object")
-    metadata = described.pop(METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError(f"{METADATA}: takes strings")
-    _check_text("".join(metadata.values()))
-    raw = start + text
-    tensors = {name: _tensor(name, entry, len(raw)) for name, entry in described.items()}
+    tensors, metadata = _read(raw)
     end = len(raw)
-    ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)))
-    for name, tensor in ordered.items():
+    for name, tensor in tensors.items():
         if tensor.start != end:
             raise ValueError(f"{name}: starts at byte {tensor.start}, takes {end}, where the one before ends")
         end += tensor.nbytes
     if end != size:
         raise ValueError(f"is cut off or damaged: it has {size} bytes, its header says {end}")
-    return Header(ordered, metadata, raw)
+    return Header(tensors, metadata, raw)
+
+
+def _read(raw):
+    """The tensors, in the order of their bytes, and the metadata of a header."""
+
+    def read(name, text, at):
+        if name == METADATA:
+            return long_json.read_object(text, at, _read_metadata)
+        entry, at = long_json.read_value(text, at)
+        return _tensor(name, entry, len(raw)), at
+
+    try:
+        text = str(memoryview(raw)[LENGTH.size :], "utf-8")
+        tensors, end = long_json.read_object(text, 0, read)
+        long_json.check_end(text, end)
+    except (long_json.NoJSON, UnicodeDecodeError) as error:
+        raise ValueError(f"is no safetensors file, or damaged: its header is no JSON ({error})") from None
+    metadata = tensors.pop(METADATA, {})
+    places = [(tensor.start, tensor.nbytes) for tensor in tensors.values()]
+    if any(later < earlier for earlier, later in pairwise(places)):
+        tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)))
+    return tensors, metadata
+
+
+def _read_metadata(_, text, at):
+    if text[at : at + 1] != '"':
+        raise ValueError(f"{METADATA}: takes strings")
+    return long_json.read_string(text, at)
 
 
 def _tensor(name, entry, start):
@@ -173,24 +194,4 @@ def _tensor(name, entry, start):
     bits = math.prod(shape) * BITS[dtype]
     if 8 * nbytes != bits:
         raise ValueError(f"{name}: has {8 * nbytes} bits, its dtype and shape {dtype} {shape} take {bits}")
-    return Tensor(dtype, tuple(shape), start + offsets[0], nbytes)
-
-
-def _without_duplicates(pairs):
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("an entry is there twice")
-    _check_text("".join(entries))
-    return entries
-
-
-def _check_text(text):
-    """Refuse halves of surrogate pairs, which JSON's escapes can say, but no UTF-8 holds and no message shows."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{text[:100]!a}: is no Unicode text") from None
-
-
-def _refuse(constant):
-    raise ValueError(f"got {constant}, which is no JSON")
+    return Tensor(DTYPES[dtype], tuple(shape), start + offsets[0], nbytes)

@@ -37,7 +37,7 @@ def test_a_reader_that_has_gone(folder, arguments, stream):
     done = subprocess.run(command, cwd=cases.ROOT, stdout=write, timeout=120, text=True, check=False,
                           stderr=write if "stderr" in stream else subprocess.PIPE)
     os.close(write)
-    codes = {128 + signal.SIGPIPE} | ({0} if "--help" in arguments else set())  # argparse does not look whether it could
+    codes = {128 + signal.SIGPIPE} | ({0} if "--help" in arguments else set())  # argparse does not look
     assert done.returncode in codes and not done.stderr, done.stderr
     if "out.safetensors" in arguments:
         assert qkernels.load(folder / "out.safetensors")["layers.0.weight"].format == "int4"
