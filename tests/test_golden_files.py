@@ -8,7 +8,7 @@ import pytest
 from cases import assert_same
 from file_cases import assert_same_value
 
-from qkernels import PackedB, QuantizedWeight, _core, load, save
+from qkernels import PackedB, QuantizedWeight, _core, linear, load, save
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 MAKE = runpy.run_path(str(FOLDER / "make_files.py"))
@@ -23,6 +23,16 @@ def test_they_give_the_same_values_and_products(isa, name):
         assert_same_value(model[entry], value, entry)
         if isinstance(value, (QuantizedWeight, PackedB)):
             assert_same(MAKE["product"](model[entry], model["x"], model["a"]), model[f"product of {entry}"], entry)
+
+
+def test_stacks(isa):
+    model, want = load(FOLDER / "stacks.safetensors"), MAKE["stacks"]()
+    assert list(model) == list(want)
+    for entry, value in want.items():
+        assert_same_value(model[entry], value, entry)
+    for entry in ("experts", "some scaled"):
+        for one, product in zip(model[entry], model[f"product of {entry}"], strict=True):
+            assert_same(linear(model["x"][:, : one.shape[1]], one), product, entry)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -47,6 +47,16 @@ def model():
     return made | {"x": x, "a": a, "seen": file_cases.statistics(3)} | products
 
 
+def stacks():
+    """Of entries that came later, in a file of their own."""
+    made = {"experts": file_cases.stack(14, 3, 6, K, "int4", 32), "some scaled": file_cases.some_scaled()}
+    x = cases.floats(20, (2, K))
+    products = {f"product of {name}": np.stack([qkernels.linear(x[:, : stack.shape[2]], one) for one in stack])
+                for name, stack in made.items()}
+    return made | {"x": x} | products
+
+
 if __name__ == "__main__":
+    file_cases.save_foreign(FOLDER / "stacks.safetensors", stacks(), *LAYOUTS["neon_dotprod"])
     for name, layouts in LAYOUTS.items():
         file_cases.save_foreign(FOLDER / f"{name}.safetensors", model(), *layouts)
