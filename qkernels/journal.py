@@ -11,6 +11,7 @@ from pathlib import Path
 from . import _files
 
 FINGERPRINT = 16  # hexadecimal digits of a job's fingerprint
+DIGITS = re.compile("[0-9a-f]{%d}" % FINGERPRINT)
 FIRST_LINE = re.compile(rb'\{"job": ?"([0-9a-f]{%d})"\}\n' % FINGERPRINT)
 LONGEST_FIRST_LINE = 64  # bytes
 
@@ -165,7 +166,7 @@ def _jobs(lines):
     jobs, own = {}, []
     for line in lines:
         job = line.get("job") if isinstance(line, dict) else None
-        if isinstance(job, str):
+        if isinstance(job, str) and DIGITS.fullmatch(job):
             own = jobs[job] = jobs.pop(job, [])
         else:
             own.append(line)

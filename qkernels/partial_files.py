@@ -196,8 +196,8 @@ class PartialFiles:
         _files.sync(self.conversion.head.parent)
 
     def remove_those_of(self, fingerprint):
-        """Remove what another job has left."""
-        for partial in self.conversion.head.parent.glob(f"*.{fingerprint}.partial"):
+        """Remove what another job has left of these files; a job of its fingerprint may be at work on others beside."""
+        for partial in self.conversion.partial_paths(fingerprint).values():
             partial.unlink(missing_ok=True)
 
     def _copy(self, name, file, descriptor):
