@@ -83,9 +83,9 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
     Next to the output lie, while the work lasts, the file that is written, ``*.partial``, and a journal of the layers
     that are done, ``*.journal``. After an interruption at any moment, be it SIGKILL or a power cut, the same call goes
     on and ends with the same bytes; layers that are done are compared with their checksums. So does a call with other
-    arguments, which takes over the layers that are the same in it, and has space for both until then. The bytes do not
-    depend on the executor, nor with a named layout on any machine; those of the methods that use NumPy's linear algebra
-    depend on that, and on its number of threads.
+    arguments, which takes over the layers that are the same in it; the disk needs space for both until then. The bytes
+    do not depend on the executor, nor with a named layout on any machine; those of the methods that use NumPy's linear
+    algebra depend on that, and on its number of threads.
 
     A process needs memory for a few float32 copies of its largest layer, of a stack its largest weight, and of the
     statistics of its inputs. Processes are spawned: a script that calls this has ``if __name__ == "__main__":`` around
