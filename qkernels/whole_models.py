@@ -65,8 +65,8 @@ def quantize_checkpoint(model, out, *, options=None, plan=None, include=None, ex
         The report: "version" (1), "qkernels", "source", "output", "isa" and "layout" (for which weights are packed),
         "processes" (None of an executor), "seconds"; "layers" with for each "name", "of" (its options), "shape",
         "dtype" (of the source), "float_bytes", "bytes" (`QuantizedWeight.nbytes`), "bits" (a weight), "sqnr" (dB, None
-        where the error is 0) and "seconds", and where some weights of a stack have another method, "others", their numbers by their options; and "kept" with
-        "name", "shape", "dtype", "bytes" and "why".
+        where the error is 0) and "seconds", and where some weights of a stack have another method, "others", their
+        numbers by their options; and "kept" with "name", "shape", "dtype", "bytes" and "why".
 
     Raises
     ------
