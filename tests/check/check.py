@@ -38,6 +38,8 @@ def parse_arguments():
     choice.add_argument("--op", metavar="PATTERN", help="only slots whose name matches, as in 'gemm*'")
     choice.add_argument("--seed", type=int, metavar="N", help="of the random data (default 1)")
     choice.add_argument("--smoke", action="store_true", help="one case in 13: a few seconds, also under emulation")
+    choice.add_argument("--long", action="store_true",
+                        help="every shape with all data, where otherwise the data of long products take turns")
     choice.add_argument("--side", choices=["end", "start"],
                         help="only buffers that end, or start, at a guard page; qemu's vmaskmov reads lanes that "
                              "are masked off, so that AVX2 kernels under it need --side start")
@@ -81,7 +83,7 @@ def main():
     for name in ("isa", "op", "seed", "side"):
         if getattr(args, name) is not None:
             options += [f"--{name}", str(getattr(args, name))]
-    options += [f"--{name}" for name in ("smoke", "bench") if getattr(args, name)]
+    options += [f"--{name}" for name in ("smoke", "long", "bench") if getattr(args, name)]
     sanitize = [f"-fsanitize={args.sanitize}", "-fno-sanitize-recover=all", "-g1", "-O1"] if args.sanitize else []
 
     with tempfile.TemporaryDirectory(prefix="qkernels-check-") as temporary:

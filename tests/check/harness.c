@@ -119,7 +119,8 @@ static void put_case(const char *title)
         title, " ", qk_isa_name(now.row->isa), " ", qk_slot_name(now.row->slot), ": ", now.shape, " ",
         now.variant, now.side == AT_END ? " (buffers end" : " (buffers start",
         " at a guard page)\n    repeat: --isa ", qk_isa_name(now.row->isa), " --op ",
-        qk_slot_name(now.row->slot), " --seed ", digit, options.smoke ? " --smoke\n" : "\n",
+        qk_slot_name(now.row->slot), " --seed ", digit, options.smoke ? " --smoke" : "",
+        options.all ? " --long\n" : "\n",
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         put(parts[i]);

@@ -36,6 +36,7 @@ typedef enum page_side { AT_END, AT_START, SIDE_COUNT } page_side;
 typedef struct run_options {
     uint64_t seed;
     int smoke;              /* take only some of the cases */
+    int all;                /* each shape with all data, where otherwise the data take turns */
     int skip_side[SIDE_COUNT]; /* take no cases with buffers there */
 } run_options;
 

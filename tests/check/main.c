@@ -132,6 +132,8 @@ static int read_options(int argc, char **argv)
             bench = 1;
         else if (strcmp(argv[i], "--smoke") == 0)
             options.smoke = 1;
+        else if (strcmp(argv[i], "--long") == 0)
+            options.all = 1;
         else if ((value = option_value("--isa", argc, argv, &i)))
             isa_wanted = value;
         else if ((value = option_value("--op", argc, argv, &i)))
