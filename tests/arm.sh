@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run everything on emulated Arm CPUs: tests/arm.sh [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76 (adds
-# dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs them under qemu's user
-# mode, two jobs at a time: on the first CPU the checks of all kernels that it has, and an encoder whose weights lie in a mapped
-# file, as on the smallest machines; on each other those of its best ISA; on the
-# last CPU the Python tests under its best ISA, but for those of quantizers, and the frozen bytes and threads of what does not
-# depend on it; on each other the frozen bytes of all functions, under its best one. For Debian; root is needed only if tools are missing.
+# Run the package on emulated Arm CPUs: tests/arm.sh [--long] [CPU...], by default cortex-a72 (Advanced SIMD only), cortex-a76
+# (adds dot products) and max (adds i8mm). Cross-builds the kernel checks and the extension module, then runs them under qemu's
+# user mode, two jobs at a time: on the first CPU the checks of all kernels that it has, and an encoder whose weights lie in a
+# mapped file, as on the smallest machines; on each other those of its best ISA; on the last CPU the frozen bytes of all
+# functions and files under each of its ISAs, and the threads. --long adds the Python tests of all that comes out of a kernel,
+# under the last CPU's best ISA, and the frozen bytes on each other CPU. For Debian; root is needed only if tools are missing.
 #
 # An arm64 Python is unpacked once, from Debian's packages and PyPI's wheels, to QKERNELS_ARM_CACHE (by default
 # ~/.cache/qkernels-arm). A folder there is used only when it is complete, so the script may be interrupted at any time.
@@ -12,6 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PIP_ROOT_USER_ACTION=ignore
 cache=${QKERNELS_ARM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qkernels-arm}
+long=
+[ "${1:-}" != --long ] || { long=yes && shift; }
 (($#)) && cpus=("$@") || cpus=(cortex-a72 cortex-a76 max)
 declare -A best_isa=([cortex-a53]=neon [cortex-a72]=neon [cortex-a76]=neon_dotprod [neoverse-n1]=neon_dotprod [max]=neon_i8mm)
 cc=aarch64-linux-gnu-gcc
@@ -131,7 +133,7 @@ sys.exit(sys.argv[1] not in ("", selected))' "${best_isa[$1]:-}"
 }
 
 kernels() { qemu-aarch64-static -L $libc -cpu "$1" "$work/check/check" "${@:2}"; }
-python_tests() { "$work/python-$1" -m pytest -p no:cacheprovider --tb=short tests "${@:2}"; }
+python_tests() { "$work/python-$1" -m pytest -p no:cacheprovider --tb=short "${@:2}"; }
 
 install_tools
 once root fetch_root
@@ -152,17 +154,20 @@ for cpu in "${cpus[@]}"; do
     stage "$cpu" isa selects "$cpu"
 done
 
-last=${cpus[-1]}
+first=${cpus[0]} last=${cpus[-1]} frozen=(tests/test_hash*.py tests/test_golden*.py)
 # Quantizers are NumPy alone, and slow here: their frozen bytes are among the golden vectors.
-start "$last" results python_tests "$last" --this-isa -k "not formats and not codebook" # the longest first
-start "$last" others python_tests "$last" -m any_isa -k "golden or hash or threads"
-start "${cpus[0]}" kernels kernels "${cpus[0]}"
-start "${cpus[0]}" embedding python_tests "${cpus[0]}" -k "test_demo_saved" # the smallest machine: a mapped model, one thread
+if [ -n "$long" ]; then # the longest first
+    start "$last" results python_tests "$last" tests --this-isa -k "not formats and not codebook"
+fi
+start "$first" kernels kernels "$first"
+start "$last" bytes python_tests "$last" "${frozen[@]}"
+start "$last" threads python_tests "$last" tests/test_threads*.py
+start "$first" embedding python_tests "$first" tests/test_demo_saved.py # the smallest machine: a mapped model, one thread
 for cpu in "${cpus[@]:1}"; do
     start "$cpu" kernels kernels "$cpu" ${best_isa[$cpu]:+--isa "${best_isa[$cpu]}"}
 done
 for cpu in "${cpus[@]::${#cpus[@]}-1}"; do
-    start "$cpu" bytes python_tests "$cpu" --this-isa -k "hash or golden"
+    [ -z "$long" ] || start "$cpu" bytes python_tests "$cpu" --this-isa "${frozen[@]}"
 done
 while ((running > 0)); do
     finish

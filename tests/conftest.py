@@ -1,7 +1,8 @@
 """The `isa` fixture: the test runs once under each instruction set that this machine supports.
 
-QKERNELS_ISA caps it: the ISAs up to the one it names are tested. With --this-isa it is the selected ISA alone, and tests
-marked any_isa are left out, unless they take the fixture: for CPUs and ISAs beside one that has run everything.
+QKERNELS_ISA caps it: the ISAs up to the one it names are tested. Two options are for runs beside one of everything. With
+--this-isa it is the selected ISA alone, and tests marked any_isa are left out, unless they take the fixture: for another CPU, or
+another build. --weaker-isa leaves out all that take the fixture, too: for an ISA that the same build has run them under.
 """
 
 import pytest
@@ -15,6 +16,7 @@ ISAS = INFO["supported"][: INFO["supported"].index(INFO["selected"]) + 1]
 
 def pytest_addoption(parser):
     parser.addoption("--this-isa", action="store_true", help="only what depends on the ISA, under the selected one")
+    parser.addoption("--weaker-isa", action="store_true", help="the same, less what a run under a better ISA has done")
 
 
 def pytest_generate_tests(metafunc):
@@ -24,9 +26,11 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("this_isa"):
+    weaker = config.getoption("weaker_isa")
+    if not weaker and not config.getoption("this_isa"):
         return
-    left_out = [item for item in items if item.get_closest_marker("any_isa") and "isa" not in item.fixturenames]
+    left_out = [item for item in items
+                if (weaker if "isa" in item.fixturenames else item.get_closest_marker("any_isa"))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
