@@ -14,6 +14,6 @@ static inline void qk_end_call(const uint64_t *callers_mode) { qk_restore_floati
 
 /* The first line of its body: what follows is computed in the default floating-point mode, and wherever it returns the
  * caller's is back. */
-#define QK_CALL const uint64_t callers_mode __attribute__((cleanup(qk_end_call))) = qk_begin_call()
+#define QK_CALL const uint64_t callers_mode __attribute__((unused, cleanup(qk_end_call))) = qk_begin_call()
 
 #endif
